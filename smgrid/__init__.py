@@ -1,0 +1,63 @@
+"""Trained soil-moisture models as whole, trustworthy 1-km maps on the EASE-Grid 2.0.
+
+Names and rooms load when first touched (PEP 562): `import smgrid` alone brings in nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {  # public name -> the room it lives in
+    "Grid": "grid",
+    "YANCO": "grid",
+    "Predictor": "features",
+    "PAPER": "features",
+    "to_grid": "regrid",
+    "Model": "models",
+    "make_regressor": "models",
+    "search_space": "models",
+    "train": "models",
+    "save_model": "modelfiles",
+    "load_model": "modelfiles",
+    "predict_map": "predict",
+    "write_zarr": "store",
+    "open_maps": "store",
+    "write_geotiff": "geotiff",
+}
+_ROOMS = (
+    "grid",
+    "units",
+    "shapes",
+    "features",
+    "scores",
+    "regrid",
+    "coarse",
+    "models",
+    "modelfiles",
+    "store",
+    "geotiff",
+    "seams",
+    "plot",
+    "predict",
+    "synthetic",
+)
+
+__all__ = [*_HOME, *_ROOMS, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"smgrid.{_HOME[name]}"), name)
+    elif name in _ROOMS:
+        value = import_module(f"smgrid.{name}")
+    else:
+        raise AttributeError(f"module 'smgrid' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
