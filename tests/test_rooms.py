@@ -78,6 +78,7 @@ def test_unknown_names_are_refused():
 )
 def test_the_front_door_loads_nothing_heavy(code):
     heavy = "sklearn xgboost matplotlib rasterio rioxarray cartopy xarray dask pandas zarr scipy".split()
-    probe = f"import sys\ntry:\n    exec({code!r})\nexcept SystemExit: pass\nprint(*[m for m in {heavy} if m in sys.modules], file=sys.stderr)"
+    loaded = f"print(*[m for m in {heavy} if m in sys.modules], file=sys.stderr)"
+    probe = f"import sys\ntry:\n    exec({code!r})\nexcept SystemExit:\n    pass\n{loaded}"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stderr.split() == []
