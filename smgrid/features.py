@@ -202,7 +202,9 @@ def match_units(
             conversions[name] = way
             continue
         what = "carries no units" if have is None else f"is in {have!r}, which does not convert to {wanted!r}"
-        faults.append(f"{name!r} {what}; known are {convertible_to(wanted)}: cube[{name!r}].attrs['units'] = {wanted!r}")
+        faults.append(
+            f"{name!r} {what}; known are {convertible_to(wanted)}: cube[{name!r}].attrs['units'] = {wanted!r}"
+        )
     return conversions, faults
 
 

@@ -22,7 +22,6 @@ from smgrid.features import (
     contract,
     day_of_year,
     encode,
-    input_names,
     match_units,
     suggest,
 )
@@ -84,8 +83,9 @@ class Model:
 
         Parameters
         ----------
-        estimator : fitted scikit-learn estimator or pipeline, XGBoost regressor or booster, anything with `predict(rows)`
-            It is never changed.
+        estimator : fitted estimator
+            A scikit-learn estimator or pipeline, XGBoost regressor or booster, anything with `predict(rows)`; it is
+            never changed.
         units : mapping of str to str, optional
             Units it was trained with, by cube name; names of the paper's table have the table's.
         features : sequence or mapping of str, optional
@@ -225,8 +225,8 @@ def train(
     Parameters
     ----------
     samples : Dataset (dim sample) or DataFrame
-        Predictors and `soil_moisture` (m3 m-3), a row a station and day; `time`, `latitude`, `longitude`, `station` as far
-        as known. Rows with a missing value are left out, and counted in the log.
+        Predictors and `soil_moisture` (m3 m-3), a row a station and day; `time`, `latitude`, `longitude`, `station` as
+        far as known. Rows with a missing value are left out, and counted in the log.
     regressor : estimator with `fit` and `predict`
         A copy is fitted; the caller's is not changed.
     features : sequence of names or mapping of str to Predictor
@@ -272,7 +272,7 @@ def train(
         log.info("train: %d of %d rows left out for a missing value", whole.size - rows, whole.size)
     columns = [c[whole] for c in columns]
     ranges = {name: (float(c.min()), float(c.max())) for name, c in zip(predictors, columns)}
-    predictors = {name: _filled(p, samples[name] if name in samples else None, ranges[name]) for name, p in predictors.items()}
+    predictors = {name: _filled(p, samples.get(name), ranges[name]) for name, p in predictors.items()}
     fitted = _copy_of(regressor).fit(encode(columns, list(predictors.values())), target[whole])
     training = {"rows": rows, "rows left out": whole.size - rows, **_history(samples, whole), **_pedigree(fitted)}
     making = {
@@ -365,7 +365,9 @@ def _target(samples: Any, units: Mapping[str, str] | str | None) -> NDArray[np.f
     if "soil_moisture" not in _names_of(samples):
         raise ValueError(f"the samples have no 'soil_moisture' (m3 m-3) to train on; they have {_names_of(samples)}")
     p = Predictor("m3 m-3", 0, 1)
-    only = {"soil_moisture": units["soil_moisture"]} if isinstance(units, Mapping) and "soil_moisture" in units else None
+    only = (
+        {"soil_moisture": units["soil_moisture"]} if isinstance(units, Mapping) and "soil_moisture" in units else None
+    )
     (column,) = sample_columns(samples[["soil_moisture"]], {"soil_moisture": p}, only)
     return column
 

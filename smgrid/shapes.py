@@ -12,6 +12,15 @@ from smgrid.grid import Grid, find_crs, is_ease2
 if TYPE_CHECKING:
     import xarray as xr
 
+PREDICTED, OUTSIDE, MISSING, INVALID, MASKED = range(5)
+STATUS = {
+    PREDICTED: "predicted",
+    OUTSIDE: "predicted_outside_the_training_range",
+    MISSING: "predictor_missing",
+    INVALID: "invalid_value",
+    MASKED: "masked_by_where",
+}
+
 
 def as_field(obj: Any) -> xr.DataArray:
     """Return one field: a DataArray as it is, or the `soil_moisture` of maps.
@@ -46,7 +55,9 @@ def as_cube(obj: Any) -> xr.Dataset:
     if isinstance(obj, xr.Dataset):
         return obj
     if not isinstance(obj, xr.DataArray):
-        raise TypeError(f"a cube is an xarray Dataset, or a DataArray with a 'band' dimension, not {type(obj).__name__}")
+        raise TypeError(
+            f"a cube is an xarray Dataset, or a DataArray with a 'band' dimension, not {type(obj).__name__}"
+        )
     if "band" not in obj.dims:
         raise ValueError(
             "a DataArray is a cube only with a dimension 'band' whose labels name the predictors; "
@@ -80,8 +91,8 @@ def place_faults(cube: xr.Dataset, names: Iterable[str]) -> list[str]:
     """
     lonely = [name for name in names if not {"y", "x"} <= set(cube[name].dims)]
     faults = [
-        f"{name!r} has the dims {cube[name].dims}, without 'y' and 'x': cube = cube.rename(latitude='y', longitude='x') "
-        "or whatever they are called"
+        f"{name!r} has the dims {cube[name].dims}, without 'y' and 'x': "
+        "cube = cube.rename(latitude='y', longitude='x') or whatever they are called"
         for name in lonely
     ]
     if faults:
@@ -129,3 +140,24 @@ def undecoded(name: str, array: xr.DataArray) -> str | None:
     if array.dtype.kind not in "fiub":
         return f"{name!r} is of dtype {array.dtype}, not numbers: cube[{name!r}] = cube[{name!r}].astype('float32')"
     return None
+
+
+def layer_attributes(layer: str, layers: list[str], predictors: list[str]) -> dict[str, Any]:
+    """CF attributes of one layer of maps; `layers` are all that the maps hold, `predictors` those of the model."""
+    name = "volume_fraction_of_condensed_water_in_soil"
+    if layer == "soil_moisture":
+        attrs = {"long_name": "soil moisture", "standard_name": name, "units": "m3 m-3"}
+        others = [other for other in layers if other != layer]
+        return {**attrs, "ancillary_variables": " ".join(others)} if others else attrs
+    if layer == "status":
+        return {
+            "long_name": "what happened in the cell",
+            "standard_name": f"{name} status_flag",
+            "flag_values": np.array(list(STATUS), "u1"),
+            "flag_meanings": " ".join(STATUS.values()),
+        }
+    return {
+        "long_name": "first predictor that was missing, invalid or outside the training range",
+        "flag_values": np.arange(len(predictors) + 1, dtype="u1"),
+        "flag_meanings": " ".join(["none", *predictors]),
+    }
