@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ def place_faults(cube: xr.Dataset, names: Iterable[str]) -> list[str]:
         try:
             Grid.of(cube)
         except ValueError as error:
-            return [str(error).replace("obj", "cube")]
+            return [re.sub(r"\bobj\b", "cube", str(error))]
         return []
     y, x = (np.asarray(cube[axis].values, "f8") for axis in ("y", "x"))
     if crs.is_geographic and (np.abs(x).max() > 360 or np.abs(y).max() > 90):
