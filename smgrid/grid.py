@@ -184,7 +184,11 @@ class Grid:
         if isinstance(obj, Grid):
             return obj
         _check_crs(obj)
-        y, x = _axis(obj, "y"), _axis(obj, "x")
+        return cls.of_axes(_axis(obj, "y"), _axis(obj, "x"))
+
+    @classmethod
+    def of_axes(cls, y: NDArray[np.float64], x: NDArray[np.float64]) -> Grid:
+        """The window whose cell centres are these northings and eastings, m; see `Grid.of`."""
         step = _spacing(x) or _spacing(y)
         if step is None:
             raise ValueError("a single cell does not tell its size: give the Grid itself")
@@ -382,12 +386,14 @@ def _check_crs(obj: Any) -> None:
             "no CRS: the object has no `spatial_ref`. If it lies on the EASE-Grid 2.0, say so with "
             "obj = obj.rio.write_crs('EPSG:6933') (import rioxarray), and open files with decode_coords='all'"
         )
-    if crs.to_epsg() != 6933 and crs != _crs() and not _is_ease2(crs):
+    if not is_ease2(crs):
         raise ValueError(f"the CRS is {crs.name!r}, not EPSG:6933: carry the data over with smgrid.to_grid(obj, grid)")
 
 
-def _is_ease2(crs: CRS) -> bool:
-    """Whether a CRS without the code is EPSG:6933 all the same (GDAL and NSIDC print it in several ways)."""
+def is_ease2(crs: CRS) -> bool:
+    """Whether a CRS is EPSG:6933, with or without the code (GDAL and NSIDC print it in several ways)."""
+    if crs.to_epsg() == 6933:
+        return True
     if crs.ellipsoid is None or not crs.is_projected:
         return False
     cf = crs.to_cf()

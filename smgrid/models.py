@@ -1,0 +1,456 @@
+"""Keeps together what must never part: a trained regressor and the contract of its predictors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smgrid import __version__
+from smgrid.features import (
+    COMPUTED,
+    PAPER,
+    Predictor,
+    contract,
+    day_of_year,
+    encode,
+    match_units,
+    suggest,
+)
+from smgrid.regressors import fingerprint, is_fitted, on_one_thread, predict_rows
+from smgrid.shapes import undecoded
+from smgrid.units import canonical, conversion
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+log = logging.getLogger("smgrid")
+
+MAKING = {"averaging": ("vv", "vh"), "spreading": ("smap", "air_temperature", "precipitation")}
+"""Attributes that say how a predictor was made; a map must be made as the training rows were."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained regressor with the contract of its predictors.
+
+    Made by `smgrid.train`, `Model.from_estimator` or `smgrid.load_model`.
+
+    Parameters
+    ----------
+    predictors : mapping of str to Predictor
+        What the model expects of a cube, in the order of its columns.
+    regressor : estimator
+        Anything fitted with `predict(rows)`.
+    encoded : bool
+        Whether rows are encoded (models trained here) or handed over as physical values (foreign estimators).
+    columns : tuple of str, optional
+        Names that a foreign estimator was fitted with, in order.
+    ranges : mapping of str to (float, float)
+        Least and greatest value of each predictor in training.
+    training : mapping
+        Rows, stations, period, seed, versions.
+    making : mapping
+        How predictors were made, such as {"vv.averaging": "dB", "smap.spreading": "blocks"}.
+    """
+
+    predictors: Mapping[str, Predictor]
+    regressor: Any
+    encoded: bool = True
+    columns: tuple[str, ...] | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    making: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        units: Mapping[str, str] | str | None = None,
+        *,
+        features: Sequence[str] | Mapping[str, str] | None = None,
+    ) -> Model:
+        """Give a fitted foreign estimator a contract. It gets physical values exactly as named, never encoded.
+
+        Parameters
+        ----------
+        estimator : fitted estimator
+            A scikit-learn estimator or pipeline, XGBoost regressor or booster, anything with `predict(rows)`; it is
+            never changed.
+        units : mapping of str to str, optional
+            Units it was trained with, by cube name; names of the paper's table have the table's.
+        features : sequence or mapping of str, optional
+            The column order, for one fitted on plain arrays; or a mapping from its names to the cube's.
+
+        Raises
+        ------
+        ValueError
+            Not fitted, no names, or not as many names as columns.
+        """
+        if isinstance(estimator, Model):
+            return estimator
+        if not hasattr(estimator, "predict"):
+            raise TypeError(f"a model has predict(rows); {type(estimator).__name__} has none")
+        if not is_fitted(estimator):
+            raise ValueError(
+                f"{type(estimator).__name__} is not fitted: fit it first, or use "
+                "smgrid.train(samples, regressor, features=[...])"
+            )
+        own = _own_names(estimator)
+        cube_names = _cube_names(estimator, own, features)
+        said = {} if units is None or isinstance(units, str) else dict(units)
+        stray = sorted(set(said) - set(cube_names))
+        if stray:
+            raise ValueError(f"units name {stray}, which the estimator does not use; it uses {cube_names}")
+        predictors = {}
+        for name in cube_names:
+            known = PAPER.get(name, Predictor(None))
+            unit = said.get(name, known.units)
+            if name in said and canonical(unit) is None:
+                raise ValueError(f"the unit {unit!r} of {name!r} is unknown")
+            same = unit is None or known.units is None or canonical(unit) == canonical(known.units)
+            predictors[name] = known if same and known.units else Predictor(unit)
+        return cls(predictors, estimator, encoded=False, columns=own)
+
+    # ---- identity
+
+    def description(self) -> dict[str, Any]:
+        """Everything but the regressor, as plain data."""
+        return {
+            "predictors": {name: asdict(p) for name, p in self.predictors.items()},
+            "encoded": self.encoded,
+            "columns": None if self.columns is None else list(self.columns),
+            "ranges": {name: list(pair) for name, pair in self.ranges.items()},
+            "training": dict(self.training),
+            "making": dict(self.making),
+        }
+
+    @classmethod
+    def from_description(cls, said: Mapping[str, Any], regressor: Any) -> Model:
+        """The model that `description` described, around a regressor."""
+        return cls(
+            {name: Predictor(**p) for name, p in said["predictors"].items()},
+            regressor,
+            encoded=bool(said["encoded"]),
+            columns=None if said["columns"] is None else tuple(said["columns"]),
+            ranges={name: (float(low), float(high)) for name, (low, high) in said["ranges"].items()},
+            training=dict(said["training"]),
+            making=dict(said["making"]),
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of contract and regressor: the same for the same model, wherever it was saved and loaded."""
+        said = {k: v for k, v in self.description().items() if k != "training"}
+        text = json.dumps([list(said["predictors"].items()), said], sort_keys=True)
+        return hashlib.sha256((text + fingerprint(self.regressor)).encode()).hexdigest()
+
+    def __dask_tokenize__(self) -> str:
+        return f"smgrid.Model-{self.digest}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_engine"}
+
+    # ---- prediction
+
+    @cached_property
+    def _engine(self) -> Any:
+        return on_one_thread(self.regressor)
+
+    def predict_columns(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+        """Predict rows given as one array (n,) a predictor, in canonical units; all values finite.
+
+        Encode in float64, predict, round once to float32: a row's result never depends on its neighbours.
+        """
+        if self.encoded:
+            return predict_rows(self._engine, encode(columns, list(self.predictors.values())))
+        rows = np.stack([np.asarray(c, "f8") for c in columns], axis=1)
+        return predict_rows(self._engine, rows, self.columns)
+
+    def predict(self, samples: xr.Dataset | pd.DataFrame) -> NDArray[np.float32]:
+        """Soil moisture (m3 m-3) of samples; NaN where a predictor is missing.
+
+        Parameters
+        ----------
+        samples : Dataset (dim sample) or DataFrame
+            With the model's predictors; `day_of_year` follows from `time` where it is absent.
+        """
+        columns = sample_columns(samples, self.predictors, None)
+        whole = np.isfinite(np.stack(columns)).all(axis=0)
+        out = np.full(whole.shape, np.nan, "f4")
+        if whole.any():
+            out[whole] = self.predict_columns([c[whole] for c in columns])
+        return out
+
+    # ---- to be read
+
+    def _summary(self) -> list[tuple[str, str]]:
+        name = type(self.regressor).__name__
+        lines = [("regressor", name if self.encoded else f"{name} (foreign: physical values as named)")]
+        shown = [f"{n} [{p.units or 'any unit'}]" for n, p in self.predictors.items()]
+        lines.append((f"{len(shown)} predictors", ", ".join(shown)))
+        lines += [(key, str(value)) for key, value in self.training.items() if key != "versions" and value is not None]
+        lines += [(key, value) for key, value in self.making.items()]
+        return [*lines, ("digest", self.digest[:16])]
+
+    def __repr__(self) -> str:
+        from textwrap import fill
+
+        rows = [fill(f"{k}: {v}", 110, initial_indent="  ", subsequent_indent="    ") for k, v in self._summary()]
+        return "\n".join(["<smgrid.Model>", *rows])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in self._summary())
+        return f"<table><caption>smgrid.Model</caption>{rows}</table>"
+
+
+def train(
+    samples: xr.Dataset | pd.DataFrame,
+    regressor: Any,
+    *,
+    features: Sequence[str] | Mapping[str, Predictor] = tuple(PAPER),
+    units: Mapping[str, str] | str | None = None,
+) -> Model:
+    """Fit a regressor on samples and keep it together with the contract of its predictors.
+
+    Parameters
+    ----------
+    samples : Dataset (dim sample) or DataFrame
+        Predictors and `soil_moisture` (m3 m-3), a row a station and day; `time`, `latitude`, `longitude`, `station` as
+        far as known. Rows with a missing value are left out, and counted in the log.
+    regressor : estimator with `fit` and `predict`
+        A copy is fitted; the caller's is not changed.
+    features : sequence of names or mapping of str to Predictor
+        The predictors; a name outside the paper's table takes its unit from the samples and its range from their rows.
+    units : mapping of str to str, or "canonical"
+        Units of columns at the caller's word. A DataFrame's columns are taken as canonical otherwise.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    ValueError
+        Absent predictors (with the `features=` that would work), units that do not convert, columns whose median lies
+        outside the table's range, no complete row.
+
+    References
+    ----------
+    Zhu et al. (2025), IEEE TGRS 63, doi:10.1109/TGRS.2025.3533927, Table II for the encoding.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklearn.linear_model import LinearRegression
+    >>> table = pd.DataFrame({"vv": [-15.0, -10.0, -5.0], "soil_moisture": [0.1, 0.2, 0.3]})
+    >>> model = train(table, LinearRegression(), features=["vv"])
+    >>> model.predict(pd.DataFrame({"vv": [-7.5]})).round(3).tolist()
+    [0.25]
+    """
+    predictors = contract(features)
+    columns = sample_columns(samples, predictors, units)
+    target = _target(samples, units)
+    whole = np.isfinite(np.stack([*columns, target])).all(axis=0)
+    rows = int(whole.sum())
+    if rows == 0:
+        empty = [n for n, c in zip(predictors, columns) if not np.isfinite(c).any()]
+        raise ValueError(
+            f"none of the {whole.size} rows has all predictors and soil_moisture"
+            + (f"; always missing: {empty}" if empty else "")
+        )
+    if rows < whole.size:
+        log.info("train: %d of %d rows left out for a missing value", whole.size - rows, whole.size)
+    columns = [c[whole] for c in columns]
+    ranges = {name: (float(c.min()), float(c.max())) for name, c in zip(predictors, columns)}
+    predictors = {name: _filled(p, samples.get(name), ranges[name]) for name, p in predictors.items()}
+    fitted = _copy_of(regressor).fit(encode(columns, list(predictors.values())), target[whole])
+    training = {"rows": rows, "rows left out": whole.size - rows, **_history(samples, whole), **_pedigree(fitted)}
+    making = {
+        f"{name}.{key}": str(samples[name].attrs[key])
+        for key, names in MAKING.items()
+        for name in names
+        if name in predictors and name in samples and key in samples[name].attrs
+    }
+    return Model(predictors, fitted, ranges=ranges, training=training, making=making)
+
+
+def sample_columns(
+    samples: Any, predictors: Mapping[str, Predictor], units: Mapping[str, str] | str | None
+) -> list[NDArray[np.float64]]:
+    """One float64 array (n,) a predictor, in canonical units, out of a table; the door for samples."""
+    names = _names_of(samples)
+    missing = [n for n in predictors if n not in names and not (n == "day_of_year" and "time" in names)]
+    if missing:
+        raise ValueError(_lacking(missing, names, list(predictors), "the samples"))
+    stored = [n for n in predictors if n in names]
+    faults = [fault for n in stored if not _is_table(samples) and (fault := undecoded(n, samples[n]))]
+    if _is_table(samples):
+        found = {n: predictors[n].units for n in stored}
+    else:
+        free = [n for n in stored if n in COMPUTED]  # coordinates carry no units more often than not
+        found = {n: samples[n].attrs.get("units", predictors[n].units if n in free else None) for n in stored}
+    conversions, more = match_units(found, predictors, units)
+    if faults or more:
+        raise ValueError("\n".join([*faults, *more]).replace("cube", "samples"))
+    out = []
+    for name, p in predictors.items():
+        if name not in names:
+            out.append(day_of_year(samples["time"].values))
+            continue
+        values = conversions[name](np.asarray(samples[name].values, "f8"))
+        if _is_table(samples):
+            _check_median(name, values, p)
+        out.append(values)
+    return out
+
+
+def _is_table(samples: Any) -> bool:
+    return hasattr(samples, "columns")
+
+
+def _names_of(samples: Any) -> list[str]:
+    if _is_table(samples):
+        names = [str(c) for c in samples.columns]
+        double = sorted({n for n in names if names.count(n) > 1})
+        if double:
+            raise ValueError(f"the columns {double} come more than once")
+        return names
+    if hasattr(samples, "data_vars"):
+        return [str(name) for name in samples.variables]
+    raise TypeError(f"samples are an xarray Dataset or a pandas DataFrame, not {type(samples).__name__}")
+
+
+def _lacking(missing: list[str], present: list[str], wanted: list[str], what: str) -> str:
+    """Say which predictors are missing, what they may be called, and which `features=` would work."""
+    hints = [f"{what[4:]} = {what[4:]}.rename({have}={want!r})" for want in missing if (have := suggest(want, present))]
+    have = [n for n in wanted if n not in missing]
+    lines = [f"{what} lack the predictors {missing}", *hints]
+    if have:
+        lines.append(f"what is there would train with features={have}")
+    return "\n".join(lines)
+
+
+def _check_median(name: str, values: NDArray[np.float64], p: Predictor) -> None:
+    """A column without units whose median is outside the table's range was meant in another unit."""
+    known = values[np.isfinite(values)]
+    if p.units is None or p.min is None or p.max is None or p.period is not None or name in COMPUTED or not known.size:
+        return
+    median = float(np.median(known))
+    if p.min <= median <= p.max:
+        return
+    other = ("K", "1", "%", "g kg-1", "cg cm-3", "kg m-3", "mm d-1", "0.0001", "radian", "m3 m-3", "mm h-1", "km")
+    likely = [
+        unit
+        for unit in other
+        if (way := conversion(unit, p.units)) is not None and p.min <= float(way(np.array(median))) <= p.max
+    ]
+    guess = f"; in {likely[0]!r} it would fit: units={{{name!r}: {likely[0]!r}}}" if likely else ""
+    raise ValueError(
+        f"{name!r} has the median {median:.4g}, outside the {p.min} to {p.max} {p.units} of the table: "
+        f"it is in another unit{guess}"
+    )
+
+
+def _target(samples: Any, units: Mapping[str, str] | str | None) -> NDArray[np.float64]:
+    if "soil_moisture" not in _names_of(samples):
+        raise ValueError(f"the samples have no 'soil_moisture' (m3 m-3) to train on; they have {_names_of(samples)}")
+    p = Predictor("m3 m-3", 0, 1)
+    only = (
+        {"soil_moisture": units["soil_moisture"]} if isinstance(units, Mapping) and "soil_moisture" in units else None
+    )
+    (column,) = sample_columns(samples[["soil_moisture"]], {"soil_moisture": p}, only)
+    return column
+
+
+def _filled(p: Predictor, source: Any, seen: tuple[float, float]) -> Predictor:
+    """A predictor outside the table takes its unit from the samples and its range from their rows."""
+    units = p.units or (getattr(source, "attrs", {}).get("units") if source is not None else None)
+    if p.period is None and p.min is None:
+        low, high = seen
+        return Predictor(units, low, high if high > low else low + 1)
+    return Predictor(units, p.min, p.max, p.period)
+
+
+def _copy_of(regressor: Any) -> Any:
+    if not (hasattr(regressor, "fit") and hasattr(regressor, "predict")):
+        raise TypeError(f"a regressor has fit and predict; {type(regressor).__name__} has not")
+    if hasattr(regressor, "get_params"):
+        from sklearn.base import clone
+
+        return clone(regressor)
+    from copy import deepcopy
+
+    return deepcopy(regressor)
+
+
+def _history(samples: Any, rows: NDArray[np.bool_]) -> dict[str, Any]:
+    """Stations and period of the training rows, as far as known."""
+    names, out = _names_of(samples), {}
+    if "station" in names:
+        out["stations"] = len(set(np.asarray(samples["station"].values)[rows].astype(str)))
+    if "time" in names:
+        time = np.asarray(samples["time"].values)[rows].astype("datetime64[D]")
+        out["period"] = f"{time.min()} to {time.max()}"
+    source = str(getattr(samples, "attrs", {}).get("source", ""))
+    if "synthetic" in source.lower():
+        out["source"] = source
+    return out
+
+
+def _pedigree(fitted: Any) -> dict[str, Any]:
+    seed = getattr(fitted, "random_state", None)
+    versions = {"smgrid": __version__, "numpy": np.__version__}
+    root = type(fitted).__module__.split(".")[0]
+    for package in {"sklearn", root} & {"sklearn", "xgboost"}:
+        versions[package] = __import__(package).__version__
+    return {"seed": seed if isinstance(seed, int) else None, "versions": versions}
+
+
+def _own_names(estimator: Any) -> tuple[str, ...] | None:
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None:
+        booster = getattr(estimator, "get_booster", None)
+        names = booster().feature_names if booster else getattr(estimator, "feature_names", None)
+    return None if names is None else tuple(str(n) for n in names)
+
+
+def _cube_names(
+    estimator: Any, own: tuple[str, ...] | None, features: Sequence[str] | Mapping[str, str] | None
+) -> list[str]:
+    """Names in the cube of the estimator's columns, in its order."""
+    if isinstance(features, Mapping):
+        if own is None:
+            raise ValueError("the estimator has no names of its own to map from: give features=[...] in column order")
+        stray = sorted(set(features) - set(own))
+        if stray:
+            raise ValueError(f"features map {stray}, which the estimator does not know; it has {list(own)}")
+        return list(contract([features.get(name, name) for name in own]))
+    if features is not None:
+        names = list(contract(features))
+        if own is not None and set(own) == set(names) and list(own) != names:
+            raise ValueError(f"the estimator was fitted in the order {list(own)}, not {names}: leave features out")
+        if own is not None and set(own) != set(names):
+            raise ValueError(
+                f"the estimator was fitted with the names {list(own)}; to call them otherwise give a mapping: "
+                f"features={dict(zip(own, names))}"
+            )
+        count = getattr(estimator, "n_features_in_", None)
+        if count is not None and count != len(names):
+            raise ValueError(f"the estimator was fitted on {count} columns, but features name {len(names)}: {names}")
+        return names
+    if own is None:
+        raise ValueError(
+            f"{type(estimator).__name__} was fitted on plain arrays, so its column order is unknown: "
+            "smgrid.Model.from_estimator(estimator, features=['vv', 'vh', ...]) in the order of the columns"
+        )
+    return list(contract(own))

@@ -1,0 +1,518 @@
+"""Makes the maps, one block at a time.
+
+`predict_map` hands every predictor of a block, as it is stored, to one function. Static fields and coordinates are
+broadcast inside it, so nothing the size of the cube is ever built, and only cells that have every predictor reach the
+regressor. The model is one key of the graph; all layers of a block come from one read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from dask.base import is_dask_collection, tokenize
+from numpy.typing import NDArray
+
+from smgrid import __version__
+from smgrid.features import COMPUTED, Predictor, match_units, suggest
+from smgrid.features import day_of_year as day_of_year_of
+from smgrid.grid import Grid, find_crs, is_ease2, latitude_of_y, longitude_of_x
+from smgrid.models import MAKING, Model
+from smgrid.regressors import one_thread
+from smgrid.shapes import (
+    INVALID,
+    MASKED,
+    MISSING,
+    OUTSIDE,
+    PREDICTED,
+    as_cube,
+    layer_attributes,
+    place_faults,
+    undecoded,
+)
+from smgrid.units import SAME, Conversion
+
+if TYPE_CHECKING:
+    from pyproj import CRS
+
+LAYERS = ("soil_moisture", "status", "culprit")
+_LATER = ("spread", "interval", "dissimilarity")
+TILE = 65536  # rows encoded at once inside a block; bounds memory whatever the chunk
+
+
+def predict_map(
+    cube: xr.Dataset | xr.DataArray,
+    model: Any,
+    *,
+    layers: Sequence[str] = ("soil_moisture", "status"),
+    where: xr.DataArray | None = None,
+    units: Mapping[str, str] | str | None = None,
+) -> xr.Dataset:
+    """Apply a trained model to every cell of a cube.
+
+    Parameters
+    ----------
+    cube : Dataset, or DataArray with named bands
+        One variable a predictor, dims (time, y, x) or (y, x), further dims pass through; on one common grid with a CRS;
+        `units` in attrs; NaN where missing. Variables are matched by name; others are left alone. `day_of_year`,
+        `latitude` and `longitude` are computed from coordinates where the cube lacks them.
+    model : Model, or a fitted estimator with feature names of its own
+    layers : sequence of str
+        `soil_moisture` (m3 m-3, float32), `status` (what happened in a cell), `culprit` (the first predictor that was
+        missing, invalid or outside the training range).
+    where : DataArray of bool, dims among the cube's, optional
+        Cells to predict; elsewhere the map is empty and `status` says so.
+    units : mapping of str to str, or "canonical", optional
+        Units of variables at the caller's word.
+
+    Returns
+    -------
+    Dataset
+        Maps with the dims of the cube's predictors (y, x last), lazy when the cube is, on the cube's chunks.
+
+    Raises
+    ------
+    ValueError
+        Everything that is wrong with the cube at once, a line each, with lines that can be pasted.
+
+    Notes
+    -----
+    A cell is empty where a predictor is missing (NaN) or invalid: infinite, or farther outside the range of the paper's
+    table than that range is wide (a fill value, or a unit that was not declared).
+
+    Examples
+    --------
+    >>> import pandas as pd, smgrid
+    >>> from sklearn.linear_model import LinearRegression
+    >>> table = pd.DataFrame({"vv": [-15.0, -10.0, -5.0], "soil_moisture": [0.1, 0.2, 0.3]})
+    >>> model = smgrid.train(table, LinearRegression(), features=["vv"])
+    >>> grid = smgrid.Grid(1, 11466, 31401, 2, 2)
+    >>> vv = (("y", "x"), [[-15.0, -10.0], [-5.0, float("nan")]], {"units": "dB"})
+    >>> cube = xr.Dataset({"vv": vv}, coords=grid.coords())
+    >>> predict_map(cube, model).soil_moisture.values.round(3).tolist()
+    [[0.1, 0.2], [0.3, nan]]
+    """
+    cube, model = as_cube(cube), Model.from_estimator(model)
+    layers = _check_layers(layers)
+    sources, conversions = _match(cube, model, units)
+    if where is not None:
+        sources["where"] = _check_where(where, cube)
+    dims = _out_dims(cube, model, sources)
+    plan = _plan(cube, model, layers, sources, conversions, dims)
+    inputs = [sources[name].variable if name in sources else None for name in plan.names]
+    if any(v is not None and is_dask_collection(v.data) for v in inputs):
+        variables = _lazy(plan, model, inputs, cube, dims)
+    else:
+        arrays = [_axes(cube, name, None) if v is None else v.values for name, v in zip(plan.names, inputs)]
+        made = plan(model, *arrays)
+        variables = dict(zip(layers, made if len(layers) > 1 else [made]))
+    return _finish(variables, cube, model, dims)
+
+
+# ---- checks
+
+
+def _check_layers(layers: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(layers, str):
+        layers = (layers,)
+    for name in layers:
+        if name in _LATER:
+            raise ValueError(
+                f"the layer {name!r} needs what this model does not keep; it gives {list(LAYERS)}. Leave {name!r} out"
+            )
+        if name not in LAYERS:
+            raise ValueError(f"there is no layer {name!r}; there are {list(LAYERS)}")
+    if not layers:
+        raise ValueError(f"no layers asked for; there are {list(LAYERS)}")
+    return tuple(dict.fromkeys(layers))
+
+
+def _match(
+    cube: xr.Dataset, model: Model, units: Mapping[str, str] | str | None
+) -> tuple[dict[str, xr.DataArray], dict[str, Conversion]]:
+    """The cube's variable for every predictor and how it converts; all faults in one error."""
+    data = [str(name) for name in cube.data_vars]
+    stored = [name for name in model.predictors if name in cube.data_vars]
+    missing = [name for name in model.predictors if name not in stored and name not in COMPUTED]
+    faults = []
+    if missing:
+        faults.append(
+            f"the cube lacks the predictors {missing} that the model was trained with; it has {sorted(data)}. "
+            "Add them, or train without them"
+        )
+        faults += [f"cube = cube.rename({have}={name!r})" for name in missing if (have := suggest(name, data))]
+    if "day_of_year" in model.predictors and "day_of_year" not in stored:
+        faults += _time_faults(cube)
+    faults += (
+        place_faults(cube, stored) if stored else ["the cube holds no predictor of the model"] if not missing else []
+    )
+    raw = [fault for name in stored if (fault := undecoded(name, cube[name]))]
+    found = {name: cube[name].attrs.get("units") for name in stored}
+    for name in COMPUTED:  # a stored coordinate carries no units more often than not
+        if name in found and found[name] is None:
+            found[name] = model.predictors[name].units
+    conversions, unit_faults = match_units(found, model.predictors, units)
+    faults += raw + unit_faults + _making_faults(cube, model)
+    if faults:
+        raise ValueError("\n".join(faults))
+    return {name: cube[name] for name in stored}, conversions
+
+
+def _time_faults(cube: xr.Dataset) -> list[str]:
+    if "time" not in cube.coords:
+        return [
+            "the model needs day_of_year, but the cube has no time: "
+            "cube = cube.assign_coords(time=np.datetime64('2015-05-05'))"
+        ]
+    if cube["time"].dtype.kind != "M":
+        return [
+            f"the cube's time is {cube['time'].dtype}, not dates: "
+            "cube = cube.assign_coords(time=cube.time.astype('datetime64[ns]'))"
+        ]
+    if cube["time"].ndim > 1 or (cube["time"].ndim == 1 and cube["time"].dims != ("time",)):
+        return [f"the cube's time has the dims {cube['time'].dims}; it must be a dimension of its own or a single date"]
+    return []
+
+
+def _making_faults(cube: xr.Dataset, model: Model) -> list[str]:
+    """A map must be made from predictors that were made as those of the training rows."""
+    faults = []
+    for key, names in MAKING.items():
+        for name in names:
+            was = model.making.get(f"{name}.{key}")
+            now = cube[name].attrs.get(key) if name in cube else None
+            if was is not None and now is not None and str(now) != was:
+                faults.append(
+                    f"{name!r} was made with {key} {was!r} in training, but with {str(now)!r} in the cube: "
+                    "make both alike"
+                )
+    return faults
+
+
+def _check_where(where: xr.DataArray, cube: xr.Dataset) -> xr.DataArray:
+    if not isinstance(where, xr.DataArray) or where.dtype.kind != "b":
+        kind = where.dtype if isinstance(where, xr.DataArray) else type(where).__name__
+        raise TypeError(f"where is a DataArray of bool, not {kind}: where = mask.astype(bool)")
+    stray = [dim for dim in where.dims if dim not in cube.dims]
+    if stray or not {"y", "x"} <= set(where.dims):
+        raise ValueError(
+            f"where has the dims {where.dims}; they must be y, x and others of the cube's {tuple(cube.dims)}"
+        )
+    for dim in where.dims:
+        same = where.sizes[dim] == cube.sizes[dim]
+        if dim in where.coords and dim in cube.coords and same:
+            a, b = where[dim].values, cube[dim].values
+            same = np.allclose(a, b, rtol=0, atol=1.0) if a.dtype.kind == "f" else bool((a == b).all())
+        if not same:
+            raise ValueError(
+                f"where does not lie on the cube's {dim!r}: where = where.reindex_like(cube) or make it anew"
+            )
+    return where.drop_vars(list(where.coords))
+
+
+# ---- the plan of a block
+
+
+@dataclass(frozen=True)
+class _Input:
+    """One array that a block gets: where its axes go among the block's dims, and how its values convert."""
+
+    axes: tuple[int, ...]
+    conversion: Conversion
+    plausible: tuple[float, float]
+    trained: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What happens to a block; a value, so that equal plans make equal blocks."""
+
+    names: tuple[str, ...]
+    inputs: tuple[_Input, ...]
+    layers: tuple[str, ...]
+    ndim: int
+    masked: bool
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return ("smgrid.predict", __version__, repr(self))
+
+    def __call__(self, model: Model, *arrays: Any) -> Any:
+        """Predict one block.
+
+        Parameters
+        ----------
+        model : Model
+        *arrays : arrays in the order of `names`, each with its own dims
+
+        Returns
+        -------
+        array, or tuple of arrays where there are several layers; each has the dims and shape of the block
+        """
+        arrays = [_placed(a, i.axes, self.ndim) for a, i in zip(arrays, self.inputs)]
+        shape = np.broadcast_shapes(*(a.shape for a in arrays))
+        wanted = arrays.pop().astype(bool) if self.masked else None
+        values = [i.conversion(a) for a, i in zip(arrays, self.inputs)]
+        status, culprit = self._judge(values, wanted, shape)
+        soil = np.full(status.size, np.nan, "f4")
+        known = np.flatnonzero(status.ravel() <= OUTSIDE)
+        with one_thread():
+            for start in range(0, known.size, TILE):
+                cells = known[start : start + TILE]
+                soil[cells] = model.predict_columns(_columns(values, cells, shape))
+        made = {"soil_moisture": soil.reshape(shape), "status": status, "culprit": culprit}
+        return made[self.layers[0]] if len(self.layers) == 1 else tuple(made[name] for name in self.layers)
+
+    def _judge(
+        self, values: list[NDArray[Any]], wanted: NDArray[np.bool_] | None, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Status and culprit of every cell, predictor by predictor; the first that fails is named."""
+        status, culprit = np.zeros(shape, "u1"), np.zeros(shape, "u1")
+        trained = {"status", "culprit"} & set(self.layers)
+        for number, (value, i) in enumerate(zip(values, self.inputs), start=1):
+            missing = np.isnan(value)
+            low, high = i.plausible
+            bad = missing | ~((value >= low) & (value <= high)) if low > -np.inf else ~np.isfinite(value)
+            if bad.any():
+                first = bad & (status < MISSING)
+                culprit[first] = number
+                status[first] = np.where(np.broadcast_to(missing, shape)[first], MISSING, INVALID)
+            if trained and i.trained is not None:
+                low, high = i.trained
+                out = ((value < low) | (value > high)) & (status == PREDICTED)
+                if out.any():
+                    culprit[out] = number
+                    status[out] = OUTSIDE
+        if wanted is not None:
+            masked = np.broadcast_to(~wanted, shape)
+            status[masked], culprit[masked] = MASKED, 0
+        return status, culprit
+
+
+def _placed(array: Any, axes: tuple[int, ...], ndim: int) -> NDArray[Any]:
+    """View an array among the block's dims: own axes in the block's order, 1 elsewhere."""
+    array = np.asarray(array).transpose(np.argsort(axes))
+    shape = [1] * ndim
+    for axis, size in zip(sorted(axes), array.shape):
+        shape[axis] = size
+    return array.reshape(shape)
+
+
+def _columns(values: list[NDArray[Any]], cells: NDArray[np.intp], shape: tuple[int, ...]) -> list[NDArray[Any]]:
+    """Values of some cells of the block, an array a predictor; what is smaller than the block is never blown up."""
+    place = np.unravel_index(cells, shape)
+    return [
+        v.reshape(-1)[cells]
+        if v.shape == shape
+        else v[tuple(p if n > 1 else 0 for p, n in zip(place, v.shape))]
+        if v.size > 1
+        else np.full(cells.size, v.reshape(()))
+        for v in values
+    ]
+
+
+def _out_dims(cube: xr.Dataset, model: Model, sources: Mapping[str, xr.DataArray]) -> tuple[str, ...]:
+    """Leading dims in the order they are met, then y and x."""
+    dims = dict.fromkeys(d for source in sources.values() for d in source.dims if d not in ("y", "x"))
+    if "day_of_year" in model.predictors and "day_of_year" not in sources and cube["time"].ndim:
+        dims = {"time": None, **dims} if "time" not in dims else dims
+    return (*map(str, dims), "y", "x")
+
+
+def _plan(
+    cube: xr.Dataset,
+    model: Model,
+    layers: tuple[str, ...],
+    sources: Mapping[str, xr.DataArray],
+    conversions: Mapping[str, Conversion],
+    dims: tuple[str, ...],
+) -> _Plan:
+    names, inputs = [], []
+    for name, predictor in model.predictors.items():
+        source = sources.get(name)
+        own = _computed_dims(cube, name) if source is None else source.dims
+        names.append(name)
+        inputs.append(
+            _Input(
+                tuple(dims.index(str(d)) for d in own),
+                conversions.get(name, SAME),
+                predictor.plausible,
+                _trained(model, name, predictor),
+            )
+        )
+    if "where" in sources:
+        names.append("where")
+        own = tuple(dims.index(str(d)) for d in sources["where"].dims)
+        inputs.append(_Input(own, SAME, (-np.inf, np.inf), None))
+    return _Plan(tuple(names), tuple(inputs), layers, len(dims), "where" in sources)
+
+
+def _trained(model: Model, name: str, predictor: Predictor) -> tuple[float, float] | None:
+    """Range in training; the float32 at rest of the values it came from may differ in the last bit."""
+    if name not in model.ranges or (predictor.period is not None and name == "day_of_year"):
+        return None
+    low, high = model.ranges[name]
+    slack = 1e-6 * max(abs(low), abs(high), high - low)
+    return low - slack, high + slack
+
+
+# ---- coordinates as predictors
+
+
+def _computed_dims(cube: xr.Dataset, name: str) -> tuple[str, ...]:
+    if name == "day_of_year":
+        return tuple(map(str, cube["time"].dims))
+    if _axis_apart(find_crs(cube)):
+        return ("y",) if name == "latitude" else ("x",)
+    return ("y", "x")
+
+
+def _axis_apart(crs: CRS | None) -> bool:
+    """Whether latitude follows from y alone and longitude from x alone."""
+    return crs is None or is_ease2(crs) or crs.is_geographic
+
+
+def _axes(cube: xr.Dataset, name: str, chunks: Any) -> Any:
+    """Day of year, latitude or longitude from the cube's coordinates; `chunks` make it lazy."""
+    import dask.array as da
+
+    if name == "day_of_year":
+        values = day_of_year_of(cube["time"].values)
+        return (
+            values if chunks is None else da.from_array(values, chunks=chunks, name=f"doy-{tokenize(values, chunks)}")
+        )
+    crs = find_crs(cube)
+    if crs is None or is_ease2(crs):
+        grid = Grid.of(cube)
+        values = latitude_of_y(grid.y) if name == "latitude" else longitude_of_x(grid.x)
+    elif crs.is_geographic:
+        values = np.asarray(cube["y" if name == "latitude" else "x"].values, "f8")
+        values = values if name == "latitude" else (values + 180) % 360 - 180
+    else:
+        y, x = (np.asarray(cube[axis].values, "f8") for axis in ("y", "x"))
+        if chunks is None:
+            return _project(y[:, None], x[None, :], crs.to_wkt(), name)
+        y, x = da.from_array(y, chunks=chunks[0])[:, None], da.from_array(x, chunks=chunks[1])[None, :]
+        return da.map_blocks(_project, y, x, crs.to_wkt(), name, dtype="f8", meta=np.empty((0, 0)))
+    return values if chunks is None else da.from_array(values, chunks=chunks, name=f"{name}-{tokenize(values, chunks)}")
+
+
+def _project(y: NDArray[np.float64], x: NDArray[np.float64], wkt: str, name: str) -> NDArray[np.float64]:
+    from pyproj import Transformer
+
+    x, y = np.broadcast_arrays(x, y)
+    lon, lat = Transformer.from_crs(wkt, 4326, always_xy=True).transform(x, y)
+    return lat if name == "latitude" else lon
+
+
+# ---- lazy maps
+
+
+def _lazy(
+    plan: _Plan, model: Model, inputs: list[xr.Variable | None], cube: xr.Dataset, dims: tuple[str, ...]
+) -> dict[str, Any]:
+    """One task a block makes all layers; one more a layer takes its array out."""
+    import dask.array as da
+    from dask.highlevelgraph import HighLevelGraph
+
+    chunks = _chunks(inputs, cube, dims)
+    pairs: list[Any] = []
+    for name, variable, i in zip(plan.names, inputs, plan.inputs):
+        own = tuple(chunks[dims[axis]] for axis in i.axes)
+        if variable is None:
+            array = _axes(cube, name, own)
+        elif is_dask_collection(variable.data):
+            array = variable.data if variable.data.chunks == own else variable.data.rechunk(own)
+        else:
+            array = da.from_array(variable.values, chunks=own)
+        pairs += [array, i.axes]
+    key = f"smgrid-model-{model.digest[:32]}"
+    kept = da.Array(HighLevelGraph.from_collections(key, {(key,): model}), key, chunks=(), dtype=object)
+    out, one = tuple(range(len(dims))), len(plan.layers) == 1
+    dtype = _dtype(plan.layers[0]) if one else object
+    token = tokenize(plan, model.digest, *(a.name for a in pairs[::2]))
+    blocks = da.blockwise(
+        plan,
+        out,
+        kept,
+        (),
+        *pairs,
+        name=f"smgrid-block-{token}",
+        dtype=dtype,
+        meta=np.empty((0,) * len(dims), dtype),
+        align_arrays=False,
+    )
+    if one:
+        return {plan.layers[0]: blocks}
+    return {
+        layer: da.blockwise(
+            itemgetter(k),
+            out,
+            blocks,
+            out,
+            name=f"smgrid-{layer}-{token}",
+            dtype=_dtype(layer),
+            meta=np.empty((0,) * len(dims), _dtype(layer)),
+            align_arrays=False,
+        )
+        for k, layer in enumerate(plan.layers)
+    }
+
+
+def _dtype(layer: str) -> str:
+    return "f4" if layer == "soil_moisture" else "u1"
+
+
+def _chunks(inputs: list[xr.Variable | None], cube: xr.Dataset, dims: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """The chunk grid that most lazy variables have; the few others are brought to it."""
+    lazy = [v for v in inputs if v is not None and is_dask_collection(v.data)]
+    chunks = {}
+    for dim in dims:
+        seen = Counter(v.data.chunks[v.dims.index(dim)] for v in lazy if dim in v.dims)
+        size = next((v.sizes[dim] for v in inputs if v is not None and dim in v.dims), cube.sizes[dim])
+        chunks[dim] = max(seen, key=lambda c: (seen[c], -len(c))) if seen else (size,)
+    return chunks
+
+
+# ---- finished maps
+
+
+def _finish(variables: Mapping[str, Any], cube: xr.Dataset, model: Model, dims: tuple[str, ...]) -> xr.Dataset:
+    """Name, flag and place the layers, so that plain to_netcdf, to_zarr, rio.to_raster and plot come out right."""
+    coords = {n: c for n, c in cube.coords.items() if set(c.dims) <= set(dims) and n not in ("y", "x", "spatial_ref")}
+    crs = find_crs(cube)
+    if is_ease2(crs):
+        where: Any = Grid.of(cube).coords()
+    else:
+        reference = {**crs.to_cf(), "spatial_ref": crs.to_wkt()}
+        where = {"y": cube["y"], "x": cube["x"], "spatial_ref": ((), np.int64(0), reference)}
+    maps = xr.Dataset(
+        {
+            name: (dims, data, layer_attributes(name, list(variables), list(model.predictors)))
+            for name, data in variables.items()
+        }
+    )
+    maps = maps.assign_coords(coords).assign_coords(where)
+    for name in maps.data_vars:
+        encoding = {"dtype": _dtype(str(name)), "grid_mapping": "spatial_ref"}
+        encoding["_FillValue"] = np.float32(np.nan) if name == "soil_moisture" else None
+        maps[name].encoding = encoding
+    if "time" in maps.coords:
+        maps["time"].attrs.setdefault("standard_name", "time")
+        maps["time"].attrs.setdefault("long_name", "UTC day")
+        maps["time"].encoding = {"units": "days since 1970-01-01", "calendar": "standard", "dtype": "i8"}
+    source = f"smgrid {__version__}, {type(model.regressor).__name__} on {len(model.predictors)} predictors"
+    invented = [
+        str(a["source"]) for a in (cube.attrs, model.training) if "synthetic" in str(a.get("source", "")).lower()
+    ]
+    maps.attrs = {
+        "Conventions": "CF-1.11",
+        "title": "Soil moisture of the top layer, 1-km EASE-Grid 2.0" + (" (synthetic)" if invented else ""),
+        "source": "; ".join([source, *dict.fromkeys(invented)]),
+        "model_digest": model.digest,
+    }
+    return maps

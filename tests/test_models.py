@@ -1,0 +1,159 @@
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import LinearRegression, Ridge
+
+from smgrid import PAPER, Model, Predictor, train
+from smgrid.models import sample_columns
+
+rng = np.random.default_rng(0)
+TABLE = pd.DataFrame(
+    {
+        "vv": rng.uniform(-18, -6, 200),
+        "vh": rng.uniform(-26, -14, 200),
+        "air_temperature": rng.uniform(0, 30, 200),
+        "time": pd.Timestamp("2019-01-01") + pd.to_timedelta(rng.integers(0, 700, 200), unit="D"),
+        "station": rng.integers(0, 9, 200),
+    }
+)
+TABLE["soil_moisture"] = 0.2 + 0.01 * (TABLE.vv + 12)
+
+
+def test_training_is_remembered():
+    caller = RandomForestRegressor(5, random_state=3)
+    model = train(TABLE, caller, features=["vv", "vh", "day_of_year"])
+    assert not hasattr(caller, "estimators_")
+    assert model.training["rows"] == 200 and model.training["stations"] == 9 and model.training["seed"] == 3
+    assert model.training["period"].startswith("2019-01-")
+    assert model.training["versions"]["sklearn"]
+    assert model.ranges["vv"] == (TABLE.vv.min(), TABLE.vv.max())
+    assert model.regressor.n_features_in_ == 4
+    assert "day_of_year" in repr(model) and len(repr(model).splitlines()) < 24
+    assert "<table>" in model._repr_html_()
+
+
+def test_rows_with_gaps_are_left_out_and_predicted_as_gaps():
+    holed = TABLE.copy()
+    holed.loc[:9, "vv"] = np.nan
+    holed.loc[10:14, "soil_moisture"] = np.nan
+    holed.loc[15, "vh"] = np.inf
+    model = train(holed, LinearRegression(), features=["vv", "vh"])
+    assert model.training["rows"] == 184 and model.training["rows left out"] == 16
+    assert np.isnan(model.predict(holed)[:10]).all() and np.isfinite(model.predict(holed)[20:]).all()
+
+
+def test_the_order_of_columns_does_not_matter():
+    a = train(TABLE, Ridge(), features=["vv", "vh"])
+    b = train(TABLE[TABLE.columns[::-1]], Ridge(), features=["vv", "vh"])
+    assert a.digest == b.digest
+    np.testing.assert_array_equal(a.predict(TABLE), b.predict(TABLE[TABLE.columns[::-1]]))
+    assert a.digest != train(TABLE, Ridge(2.0), features=["vv", "vh"]).digest
+    assert a.digest != train(TABLE, Ridge(), features=["vh", "vv"]).digest
+
+
+def test_an_idea_of_ones_own():
+    table = TABLE.assign(ratio=TABLE.vv - TABLE.vh)
+    model = train(table, Ridge(), features=["vv", "ratio"])
+    assert model.predictors["ratio"].min == table.ratio.min()
+    samples = xr.Dataset.from_dataframe(table.drop(columns="time"))
+    for name in ("vv", "ratio"):
+        samples[name].attrs["units"] = "dB"
+    samples.soil_moisture.attrs["units"] = "m3 m-3"
+    assert train(samples, Ridge(), features=["vv", "ratio"]).predictors["ratio"].units == "dB"
+    assert train(table, Ridge(), features={"ratio": Predictor("dB", 0, 20)}).predictors["ratio"].max == 20
+
+
+def test_a_dataset_and_a_table_train_the_same():
+    samples = xr.Dataset.from_dataframe(TABLE)
+    samples["vv"] = (10 ** (samples.vv / 10)).assign_attrs(units="1")
+    samples["soil_moisture"] = (samples.soil_moisture * 100).assign_attrs(units="%")
+    model = train(samples, Ridge(), features=["vv"])
+    np.testing.assert_allclose(model.predict(samples), train(TABLE, Ridge(), features=["vv"]).predict(TABLE), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "table, features, message",
+    [
+        (TABLE, list(PAPER), r"lack the predictors .*features=\['vv', 'vh', 'day_of_year', 'air_temperature'\]"),
+        (TABLE.rename(columns={"vv": "VV"}), ["vv"], r"samples = samples.rename\(VV='vv'\)"),
+        (
+            TABLE.assign(air_temperature=TABLE.air_temperature + 273.15),
+            ["air_temperature"],
+            r"median 28\d.*units=\{'air_temperature': 'K'\}",
+        ),
+        (TABLE.assign(soil_moisture=TABLE.soil_moisture * 100), ["vv"], r"'soil_moisture' has the median.*'%'"),
+        (TABLE.drop(columns="soil_moisture"), ["vv"], "no 'soil_moisture'"),
+        (TABLE.assign(vv=np.nan), ["vv", "vh"], r"none of the 200 rows.*always missing: \['vv'\]"),
+        (pd.concat([TABLE, TABLE.vv], axis=1), ["vv"], r"\['vv'\] come more than once"),
+        (xr.Dataset.from_dataframe(TABLE), ["vv"], "'vv' carries no units.*samples\\['vv'\\]"),
+    ],
+)
+def test_bad_samples(table, features, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        train(table, Ridge(), features=features)
+
+
+def test_units_of_a_table_at_the_callers_word():
+    kelvin = TABLE.assign(air_temperature=TABLE.air_temperature + 273.15)
+    model = train(kelvin, Ridge(), features=["air_temperature"], units={"air_temperature": "K"})
+    np.testing.assert_allclose(
+        model.predict(TABLE), train(TABLE, Ridge(), features=["air_temperature"]).predict(TABLE), rtol=1e-6
+    )
+
+
+def test_what_is_no_regressor():
+    with pytest.raises(TypeError, match="has fit and predict"):
+        train(TABLE, "rf", features=["vv"])
+    with pytest.raises(TypeError, match="Dataset or a pandas DataFrame"):
+        sample_columns([1, 2], {"vv": PAPER["vv"]}, None)
+
+
+def test_foreign_estimators_keep_their_order():
+    plain = Ridge().fit(TABLE[["vh", "vv"]].to_numpy(), TABLE.soil_moisture)
+    model = Model.from_estimator(plain, features=["vh", "vv"])
+    np.testing.assert_array_equal(
+        model.predict(TABLE[["vv", "vh"]]), plain.predict(TABLE[["vh", "vv"]].to_numpy()).astype("f4")
+    )
+    named = Ridge().fit(TABLE[["vh", "vv"]].rename(columns={"vv": "s0"}), TABLE.soil_moisture)
+    model = Model.from_estimator(named, features={"s0": "vv"})
+    assert list(model.predictors) == ["vh", "vv"]
+    np.testing.assert_array_equal(model.predict(TABLE), plain.predict(TABLE[["vh", "vv"]].to_numpy()).astype("f4"))
+
+
+@pytest.mark.parametrize(
+    "features, units, message",
+    [
+        (["vv"], None, "fitted on 2 columns, but features name 1"),
+        (["vv", "vh"], {"sand": "%"}, r"units name \['sand'\], which the estimator does not use"),
+        (["vv", "vh"], {"vv": "furlong"}, "the unit 'furlong' of 'vv' is unknown"),
+        ({"a": "vv"}, None, "no names of its own"),
+    ],
+)
+def test_contracts_that_cannot_be(features, units, message):
+    plain = Ridge().fit(TABLE[["vh", "vv"]].to_numpy(), TABLE.soil_moisture)
+    with pytest.raises(ValueError, match=message):
+        Model.from_estimator(plain, units, features=features)
+
+
+def test_named_estimators_are_not_renamed_by_position():
+    named = Ridge().fit(TABLE[["vh", "vv"]], TABLE.soil_moisture)
+    with pytest.raises(ValueError, match="leave features out"):
+        Model.from_estimator(named, features=["vv", "vh"])
+    with pytest.raises(ValueError, match="give a mapping"):
+        Model.from_estimator(named, features=["vv", "ndvi"])
+    with pytest.raises(ValueError, match="does not know"):
+        Model.from_estimator(named, features={"s0": "vv"})
+
+
+def test_a_foreign_unit_frees_from_the_tables_range():
+    named = Ridge().fit(TABLE[["air_temperature"]] + 273.15, TABLE.soil_moisture)
+    model = Model.from_estimator(named, units={"air_temperature": "K"})
+    assert model.predictors["air_temperature"] == Predictor("K")
+
+
+def test_description_round_trip():
+    model = train(TABLE, Ridge(), features=["vv", "day_of_year"])
+    again = Model.from_description(model.description(), model.regressor)
+    assert again.digest == model.digest and again.description() == model.description()
