@@ -10,8 +10,9 @@ import pytest
 import smgrid
 
 ROOMS = """
-grid units files shapes features scores kernels regrid temporal coarse sources regressors models modelfiles identity
-store geotiff patterns seams plot cube samples predict attribution synthetic scenarios report demo cli
+grid units files shapes features scores kernels overlap regrid temporal coarse sources regressors models modelfiles
+identity store geotiff patterns seams plot cube samples predict attribution sensors landscape synthetic scenarios report
+demo cli
 """.split()
 PACKAGE = Path(smgrid.__file__).parent
 
