@@ -11,7 +11,7 @@ import smgrid
 
 ROOMS = """
 grid units files shapes features scores kernels regrid temporal coarse sources models modelfiles identity store geotiff
-patterns seams plot cube samples predict attribution synthetic scenarios report demo cli
+patterns seams plot cube samples predict attribution landscape sensors synthetic scenarios report demo cli
 """.split()
 PACKAGE = Path(smgrid.__file__).parent
 
