@@ -37,6 +37,7 @@ BANDS = ("b2", "b3", "b4", "b8", "b11", "b12")
 STORMS = ((60, 14, 7.0, 32.0), (72, 30, 6.0, 30.0), (18, 52, 7.0, 22.0))
 
 
+@lru_cache
 def day_number(date: str) -> int:
     """Days from 2015-01-01 to an ISO date."""
     return int((np.datetime64(date) - np.datetime64("2015-01-01")).astype(int))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from smgrid.landscape import COL, EXTENT, ROW, WINDOW, Field, Ground, State, season, smooth, texture
+from smgrid.landscape import COL, EXTENT, ROW, WINDOW, Field, Ground, Mask, State, season, smooth, texture
 
 WAVENUMBER = 1.133  # rad cm-1 at 5.405 GHz
 Cells = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows and columns within the window
@@ -33,6 +33,11 @@ class Tiles:
 
     rows: NDArray[np.int64]
     cols: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Coarse rows and columns."""
+        return int(self.rows[-1]) + 1, int(self.cols[-1]) + 1
 
     def mean(self, field: Field) -> Field:
         """Mean of each coarse cell; at the far edge of the halo, of what there is of it."""
@@ -164,19 +169,11 @@ def backscatter(ground: Ground, moisture: Field, green: Field, roughness: Field,
 # ---- what the satellites and the reanalysis give
 
 
-def observe(
-    rng: Generator, ground: Ground, states: Mapping[int, State], *, sharp_rain: bool = False
-) -> Iterator[tuple[int, dict[str, Field]]]:
+def observe(rng: Generator, ground: Ground, states: Mapping[int, State]) -> Iterator[tuple[int, dict[str, Field]]]:
     """The predictors of each day but SMAP, in canonical units.
 
-    Parameters
-    ----------
-    rng : Generator
-    ground : Ground
-    states : mapping from day to State
-    sharp_rain : bool
-        Leave out the 15-km smoothing of rain. A reanalysis does not resolve convective cells; without the smoothing
-        its coarse cells betray where they stood.
+    Beside `precipitation`, which like a reanalysis does not resolve convective cells (15-km smoothing), stands
+    `sharp_precipitation`, whose coarse cells betray where they stood.
     """
     static = {
         name: getattr(ground, name)
@@ -191,7 +188,7 @@ def observe(
         green = ndvi(ground, day, state.greenness)
         angle = 34.5 + 0.075 * COL + 0.2 * rng.standard_normal()
         vv, vh = backscatter(ground, state.soil_moisture, green, roughness, angle)
-        rain = state.precipitation if sharp_rain else smooth(state.precipitation, 15)
+        rain, gauge = state.precipitation, np.exp(0.2 * texture(rng, 20))
         yield (
             day,
             {
@@ -200,7 +197,8 @@ def observe(
                 "incidence_angle": angle,
                 "ndvi": green + 0.02 * texture(rng, 1.0),
                 "air_temperature": ERA5_TILES.spread(ERA5_TILES.mean(state.air_temperature)),
-                "precipitation": ERA5_TILES.spread(ERA5_TILES.mean(rain * np.exp(0.2 * texture(rng, 20)))),
+                "precipitation": ERA5_TILES.spread(ERA5_TILES.mean(smooth(rain, 15) * gauge)),
+                "sharp_precipitation": ERA5_TILES.spread(ERA5_TILES.mean(rain * gauge)),
                 **static,
                 **ground.bands,
             },
@@ -233,12 +231,9 @@ class Smap:
     noise: dict[int, Field]  # m3 m-3, coarse cells, by day
 
     @classmethod
-    def draw(
-        cls, rng: Generator, footprints: dict[int, Field], days: Iterable[int], *, block_error: float = BLOCK_ERROR
-    ) -> Smap:
+    def draw(cls, rng: Generator, footprints: dict[int, Field], days: Iterable[int]) -> Smap:
         """Draw the errors: fixed ones of each 9-km cell, smooth ones of each day, one of each whole scene."""
-        coarse = SMAP_TILES.mean(np.zeros(EXTENT.shape)).shape
-        gain = 1 + block_error * rng.standard_normal(coarse)
+        gain = 1 + BLOCK_ERROR * rng.standard_normal(SMAP_TILES.shape)
         noise = {day: 0.02 * SMAP_TILES.mean(texture(rng, 14)) + 0.01 * rng.standard_normal() for day in days}
         return cls(footprints, gain, noise)
 
@@ -247,11 +242,11 @@ class Smap:
         """Mean of each 9-km cell as the radiometer's footprint blurs it, m3 m-3."""
         return SMAP_TILES.mean(smooth(moisture, FOOTPRINT))
 
-    def retrieval(self, day: int, lag: int = 0) -> Field:
+    def retrieval(self, day: int, *, lag: int = 0, block_error: bool = True) -> Field:
         """Soil moisture of the 9-km cells, linear in time between overpasses; `lag` takes it from days before."""
         before, after, weight = overpasses(day - lag)
         seen = (1 - weight) * self.footprints[before] + weight * self.footprints[after]
-        return np.clip(seen * self.gain + self.noise[day], 0.02, 0.6)
+        return np.clip(seen * (self.gain if block_error else 1.0) + self.noise[day], 0.02, 0.6)
 
 
 def spread_smap(coarse: Field, *, smooth_out: bool = False) -> Field:
@@ -291,29 +286,33 @@ def place_stations(rng: Generator, ground: Ground, count: int) -> Cells:
     return rows, cols
 
 
-def probe(rng: Generator, moisture: Field, *, ideal: bool = False) -> tuple[Field, NDArray[np.bool_]]:
-    """What probes at one point say of their square kilometre, m3 m-3, and whether each was up.
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """How far each probe is from its square kilometre; arrays (day, station) or (station).
 
-    A probe answers with a gain below 1 about 0.11 (its own soil, its own showers, its depth), has an offset of its
-    site, and drifts over about a month as roots, cracks and stock do.
-
-    Parameters
-    ----------
-    rng : Generator
-    moisture : array (days, stations), m3 m-3
-        The truth of the cells.
-    ideal : bool
-        Gain 1 and no drift; offset and noise stay.
+    A probe answers with a gain below 1 about 0.11 m3 m-3 (its own soil, its own showers, its depth), has an offset of
+    its site, and drifts over about a month as roots, cracks and stock do.
     """
-    count, sites = moisture.shape
-    gain = 0.65 * np.exp(rng.normal(0, 0.35, sites))
-    offset = rng.normal(0, 0.02, sites)
-    steps, noise = rng.normal(0, 0.7 * 0.035, (count, sites)), rng.normal(0, 0.015, (count, sites))
-    up = rng.random((count, sites)) < 0.58  # stations fail for long; thinned here
-    drift = np.zeros((count, sites))
-    for now in range(1, count):
-        drift[now] = 0.7 * drift[now - 1] + steps[now]
-    if ideal:
-        gain, drift = np.ones(sites), np.zeros((count, sites))
-    said = 0.11 + gain * (moisture - 0.11) + offset + drift * np.sqrt(moisture / 0.13) + noise
-    return np.clip(said, 0.0, 0.5), up
+
+    gain: Field
+    offset: Field  # m3 m-3
+    drift: Field  # m3 m-3 at a soil moisture of 0.13, by day
+    noise: Field  # m3 m-3, by day
+    up: Mask  # stations fail for long; thinned here
+
+    @classmethod
+    def draw(cls, rng: Generator, days: int, stations: int) -> Probes:
+        """Draw gains, offsets, drifts, noise and failures."""
+        gain = 0.65 * np.exp(rng.normal(0, 0.35, stations))
+        offset = rng.normal(0, 0.02, stations)
+        drift = np.zeros((days, stations))
+        for today in range(1, days):
+            drift[today] = 0.7 * drift[today - 1] + rng.normal(0, 0.7 * 0.035, stations)
+        noise = rng.normal(0, 0.015, (days, stations))
+        return cls(gain, offset, drift, noise, rng.random((days, stations)) < 0.58)
+
+    def reading(self, moisture: Field, *, ideal: bool = False) -> Field:
+        """What probes say where their cells hold `moisture` (day, station), m3 m-3; `ideal`: gain 1, no drift."""
+        gain, drift = (1.0, 0.0) if ideal else (self.gain, self.drift)
+        said = 0.11 + gain * (moisture - 0.11) + self.offset + drift * np.sqrt(moisture / 0.13) + self.noise
+        return np.clip(said, 0.0, 0.5)

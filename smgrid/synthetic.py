@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
+from operator import index
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,33 +20,9 @@ import xarray as xr
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from smgrid import landscape, sensors
 from smgrid.grid import YANCO, Grid
-from smgrid.landscape import (
-    BANDS,
-    COL,
-    ROW,
-    STORMS,
-    WINDOW,
-    Field,
-    Ground,
-    State,
-    day_date,
-    day_number,
-    distance_km,
-    run,
-)
-from smgrid.sensors import (
-    BLOCK_ERROR,
-    SMAP_TILES,
-    Cells,
-    Smap,
-    fly_over,
-    observe,
-    overpasses,
-    place_stations,
-    probe,
-    spread_smap,
-)
+from smgrid.landscape import BANDS, WINDOW, Field, Ground, State, day_date, day_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +32,6 @@ FLIGHTS = tuple(map(day_number, ("2015-05-05", "2015-05-17", "2015-09-15", "2015
 HALF_SEEN = day_number("2015-05-17")  # Sentinel-1 saw the western half only
 PASSES = range(day_number("2016-01-04"), day_number("2022-01-01"), 12)  # the days that train
 STATIONS = 39
-COARSE = YANCO.coarsen(9)
 
 # Name: units, meaning. The 20 stored predictors in the order of the model's inputs, then what goes with them.
 PREDICTORS: Mapping[str, tuple[str, str]] = MappingProxyType({
@@ -83,6 +60,8 @@ LABELS: Mapping[str, tuple[str | None, str]] = MappingProxyType({
     "station": (None, "name of the station"),
     "latitude": ("degree_north", "latitude of the cell centre"),
     "longitude": ("degree_east", "longitude of the cell centre"),
+    "cover": (None, "land cover"),
+    "patches": (None, "patches wet on 17 May 2015, south-west"),
     "row": ("1", "row in the global 1-km EASE-Grid 2.0"),
     "col": ("1", "column in the global 1-km EASE-Grid 2.0"),
 })  # fmt: skip
@@ -195,29 +174,25 @@ def yanco(seed: int = 0, faults: Iterable[str] = ()) -> Scene:
     >>> scene.cube.sizes["time"], scene.cube["vv"].attrs["units"], scene.truth.dims
     (4, 'dB', ('time', 'y', 'x'))
     """
-    chosen = _known(faults)
-    # a stream for each part: one that draws more or less leaves the others as they were
-    streams = np.random.default_rng(seed).spawn(6)
-    ground = Ground.draw(streams[0])
-    states, footprints = _watch(streams[1], ground)
-    smap = Smap.draw(streams[2], footprints, states, block_error=0.0 if "no_block_error" in chosen else BLOCK_ERROR)
-    cells = place_stations(streams[3], ground, STATIONS)
-    maps, rows = _look(streams[4], ground, states, smap, cells, chosen)
-    moisture = np.stack([state.soil_moisture[WINDOW][cells] for state in states.values()])
-    probes, up = probe(streams[3], moisture, ideal="probe_gain_one" in chosen)
-
-    stations = _at_stations([*states], cells, probes, up)
-    trains = stations["time"].to_numpy() >= day_date(PASSES[0])
-    flights = {day: states[day].soil_moisture for day in FLIGHTS}
+    chosen, seed = _known(faults), index(seed)
+    world = _world(seed)
+    block_error = "no_block_error" not in chosen
+    retrievals = {day: world.smap.retrieval(day, block_error=block_error) for day in (*FLIGHTS, *PASSES)}
+    spread = {day: _spread(coarse, chosen) for day, coarse in retrievals.items()}
+    maps = {**world.maps, "smap": np.stack([spread[day] for day in FLIGHTS])}
+    rows = {**world.rows, "smap": np.stack([spread[day][world.cells] for day in PASSES])}
+    if "unsmoothed_rain" in chosen:
+        maps["precipitation"], rows["precipitation"] = maps["sharp_precipitation"], rows["sharp_precipitation"]
+    stations = _stations(world, ideal="probe_gain_one" in chosen)
     return Scene(
-        cube=_spoil(_cube(maps, seed, chosen), smap, chosen),
-        truth=_maps("soil_moisture", [moisture[WINDOW] for moisture in flights.values()], YANCO),
-        airborne=_maps("airborne", [fly_over(streams[5], moisture) for moisture in flights.values()], YANCO),
-        smap=_maps("smap", [_on_window(smap.retrieval(day)) for day in FLIGHTS], COARSE),
-        samples=_samples(stations.isel(sample=trains), rows, up),
+        cube=_spoil(_cube(maps, seed, chosen), world.smap, chosen),
+        truth=_array("soil_moisture", world.truth),
+        airborne=_array("airborne", world.airborne),
+        smap=_array("smap", np.stack([_on_window(retrievals[day]) for day in FLIGHTS]), YANCO.coarsen(9)),
+        samples=_samples(stations, rows, world.probes.up[len(FLIGHTS) :]),
         stations=_table(stations),
-        cover=_cover(ground),
-        patches=_patches(),
+        cover=_flags("cover", world.cover),
+        patches=_flags("patches", _patches()),
     )
 
 
@@ -232,41 +207,82 @@ def _known(faults: Iterable[str]) -> frozenset[str]:
     return frozenset(chosen)
 
 
-# ---- what is seen
+# ---- what a seed decides
+
+
+@dataclass(frozen=True, eq=False)
+class _World:
+    """All that follows from the seed alone; days are those of flights, then those of passes."""
+
+    cover: NDArray[np.uint8]  # (y, x)
+    truth: Field  # (flight, y, x), m3 m-3
+    airborne: Field  # (flight, y, x), m3 m-3
+    maps: dict[str, Field]  # predictors but SMAP, (flight, y, x)
+    rows: dict[str, Field]  # the same at the stations, (pass, station)
+    cells: sensors.Cells
+    moisture: Field  # truth at the stations, (day, station)
+    probes: sensors.Probes
+    smap: sensors.Smap
+
+
+@lru_cache(maxsize=4)  # scenes of one seed differ in faults only; what is handed out is always a copy
+def _world(seed: int) -> _World:
+    # a stream for each part: one that draws more or less leaves the others as they were
+    grounds, weathers, retrievals, stations, instruments, flights = np.random.default_rng(seed).spawn(6)
+    ground = Ground.draw(grounds)
+    states, footprints = _watch(weathers, ground)
+    cells = sensors.place_stations(stations, ground, STATIONS)
+    maps, rows = _look(instruments, ground, states, cells)
+    return _World(
+        cover=np.select([ground.forest[WINDOW], ground.irrigated[WINDOW]], [3, 2], default=1).astype("u1"),
+        truth=np.stack([states[day].soil_moisture[WINDOW] for day in FLIGHTS]),
+        airborne=np.stack([sensors.fly_over(flights, states[day].soil_moisture) for day in FLIGHTS]),
+        maps=maps,
+        rows=rows,
+        cells=cells,
+        moisture=np.stack([state.soil_moisture[WINDOW][cells] for state in states.values()]),
+        probes=sensors.Probes.draw(stations, len(states), STATIONS),
+        smap=sensors.Smap.draw(retrievals, footprints, states),
+    )
 
 
 def _watch(rng: Generator, ground: Ground) -> tuple[dict[int, State], dict[int, Field]]:
     """One run: the states on the days of flights and passes, the footprints of SMAP at the overpasses around them."""
     days = {*FLIGHTS, *PASSES}
-    swaths = {swath for day in [*days, *(day - 1 for day in FLIGHTS)] for swath in overpasses(day)[:2]}
+    swaths = {swath for day in [*days, *(day - 1 for day in FLIGHTS)] for swath in sensors.overpasses(day)[:2]}
     states, footprints = {}, {}
-    for day, state in run(rng, ground, days | swaths):
+    for day, state in landscape.run(rng, ground, days | swaths):
         if day in days:
             states[day] = state
         if day in swaths:
-            footprints[day] = Smap.footprint(state.soil_moisture)
+            footprints[day] = sensors.Smap.footprint(state.soil_moisture)
     return states, footprints
 
 
 def _look(
-    rng: Generator, ground: Ground, states: Mapping[int, State], smap: Smap, cells: Cells, chosen: frozenset[str]
+    rng: Generator, ground: Ground, states: Mapping[int, State], cells: sensors.Cells
 ) -> tuple[dict[str, Field], dict[str, Field]]:
-    """The predictors as maps of the flight days (day, y, x), and at the stations on passes (day, station)."""
-    maps: dict[str, list[Field]] = {name: [] for name in PREDICTORS}
-    rows: dict[str, list[Field]] = {name: [] for name in PREDICTORS}
-    for day, fields in observe(rng, ground, states, sharp_rain="unsmoothed_rain" in chosen):
-        fields["smap"] = spread_smap(smap.retrieval(day), smooth_out="smooth_smap" in chosen)
-        for name in PREDICTORS:
+    """The predictors as maps of the flight days, and at the stations on the days of passes."""
+    maps: dict[str, list[Field]] = {}
+    rows: dict[str, list[Field]] = {}
+    for day, fields in sensors.observe(rng, ground, states):
+        for name, field in fields.items():
             if day in FLIGHTS:
-                maps[name].append(fields[name][WINDOW])
+                maps.setdefault(name, []).append(field[WINDOW])
             else:
-                rows[name].append(fields[name][WINDOW][cells])
+                rows.setdefault(name, []).append(field[WINDOW][cells])
     return {name: np.stack(seen) for name, seen in maps.items()}, {name: np.stack(seen) for name, seen in rows.items()}
+
+
+def _spread(coarse: Field, chosen: frozenset[str], shift: int = 0) -> Field:
+    """SMAP on the 1-km cells of the window, as blocks or smooth; `shift` cells south and east of its place."""
+    field = sensors.spread_smap(coarse, smooth_out="smooth_smap" in chosen)
+    return np.roll(field, shift, axis=(0, 1))[WINDOW]
 
 
 def _on_window(coarse: Field) -> Field:
     """The 9-km cells that the window touches."""
-    rows, cols = SMAP_TILES.rows[WINDOW[0]], SMAP_TILES.cols[WINDOW[1]]
+    rows, cols = sensors.SMAP_TILES.rows[WINDOW[0]], sensors.SMAP_TILES.cols[WINDOW[1]]
     return coarse[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
 
 
@@ -278,33 +294,27 @@ def _attributes(name: str) -> dict[str, Any]:
     return {"long_name": f"{meaning} (synthetic)", **({"units": units} if units else {}), "source": SOURCE}
 
 
-def _array(name: str, dims: tuple[str, ...], values: Field, grid: Grid) -> xr.DataArray:
-    """A float32 field of the grid, labelled."""
-    days = [day_date(day) for day in FLIGHTS]
-    time = xr.Variable("time", days, {"standard_name": "time", "long_name": "UTC day", "axis": "T"})
-    coords = xr.Dataset(coords=grid.coords()).assign_coords({"time": time} if "time" in dims else {}).coords
-    array = xr.DataArray(np.asarray(values, "f4"), coords=coords, dims=dims, name=name, attrs=_attributes(name))
+def _array(name: str, values: Field, grid: Grid = YANCO) -> xr.DataArray:
+    """A float32 field of the grid, (time, y, x) or (y, x), labelled."""
+    dims = ("time", "y", "x")[-values.ndim :]
+    coords = xr.Dataset(coords=grid.coords())
+    if "time" in dims:
+        coords["time"] = ("time", [day_date(day) for day in FLIGHTS], {"standard_name": "time", "long_name": "UTC day"})
+    array = xr.DataArray(values.astype("f4"), coords=coords.coords, dims=dims, name=name, attrs=_attributes(name))
     array.encoding["grid_mapping"] = "spatial_ref"
     return array
 
 
-def _maps(name: str, values: list[Field], grid: Grid) -> xr.DataArray:
-    return _array(name, ("time", "y", "x"), np.stack(values), grid)
-
-
 def _cube(maps: Mapping[str, Field], seed: int, chosen: frozenset[str]) -> xr.Dataset:
     """The predictors of the flight days; Sentinel-1 covers half of the second."""
-    unseen = COL[WINDOW] >= 40 - 0.17 * (ROW[WINDOW] - 42)  # the swath's edge leans some ten degrees from north
+    unseen = landscape.COL[WINDOW] >= 40 - 0.17 * (landscape.ROW[WINDOW] - 42)  # a swath's edge leans ten degrees
     cube = xr.Dataset()
-    for name, values in maps.items():
+    for name in PREDICTORS:
+        cube[name] = _array(name, maps[name] if name in DYNAMIC else maps[name][0])
         if name in ("vv", "vh", "incidence_angle"):
-            values[FLIGHTS.index(HALF_SEEN), unseen] = np.nan
-        moving = name in DYNAMIC
-        cube[name] = _array(name, ("time", "y", "x") if moving else ("y", "x"), values if moving else values[0], YANCO)
+            cube[name].data[FLIGHTS.index(HALF_SEEN), unseen] = np.nan
         if name in BANDS:
-            cube[name].attrs["composite_period"] = (
-                "substitute: an invented year; in May 2015 no Sentinel-2 was in orbit"
-            )
+            cube[name].attrs["composite_period"] = "substitute: in May 2015 no Sentinel-2 was in orbit"
     return cube.assign_attrs(
         title="Yanco, a synthetic scene",
         source="synthetic",
@@ -316,74 +326,62 @@ def _cube(maps: Mapping[str, Field], seed: int, chosen: frozenset[str]) -> xr.Da
     )
 
 
-def _at_stations(days: list[int], cells: Cells, probes: Field, up: NDArray[np.bool_]) -> xr.Dataset:
+def _stations(world: _World, *, ideal: bool) -> xr.Dataset:
     """What the probes said, a row per station and day on which it was up."""
-    when, site = np.nonzero(up)
-    rows, cols = cells[0][site], cells[1][site]
+    day, site = np.nonzero(world.probes.up)
+    rows, cols = (axis[site] for axis in world.cells)
     lon, lat = YANCO.lonlat()
-    names = np.array([f"synthetic_{number:02d}" for number in range(1, STATIONS + 1)])
     columns = {
-        "time": np.array([day_date(day) for day in days])[when],
+        "time": np.array([day_date(day) for day in (*FLIGHTS, *PASSES)])[day],
         "row": YANCO.row + rows,
         "col": YANCO.col + cols,
         "latitude": lat[rows],
         "longitude": lon[cols],
-        "network": np.full(when.size, "SYNTHETIC"),
-        "station": names[site],
-        "soil_moisture": probes[when, site].astype("f4"),
+        "network": np.full(day.size, "SYNTHETIC"),
+        "station": np.array([f"synthetic_{number:02d}" for number in range(1, STATIONS + 1)])[site],
+        "soil_moisture": world.probes.reading(world.moisture, ideal=ideal)[day, site].astype("f4"),
     }
-    return xr.Dataset(
-        {name: ("sample", values, _attributes(name)) for name, values in columns.items()},
-        attrs={"title": "Probes of Yanco, synthetic", "source": "synthetic"},
-    )
+    return xr.Dataset({name: ("sample", values, _attributes(name)) for name, values in columns.items()})
 
 
 def _samples(stations: xr.Dataset, seen: Mapping[str, Field], up: NDArray[np.bool_]) -> xr.Dataset:
     """The predictors beside what the probes said, on the days that train."""
-    kept = up[len(FLIGHTS) :]
-    columns = {name: ("sample", values[kept].astype("f4"), _attributes(name)) for name, values in seen.items()}
-    return (
-        xr.Dataset(columns, attrs={"source": "synthetic"})
-        .merge(stations)
-        .assign_attrs(title="Training samples of Yanco, synthetic")
-    )
+    trains = stations["time"].to_numpy() >= day_date(PASSES[0])
+    columns = {name: ("sample", seen[name][up].astype("f4"), _attributes(name)) for name in PREDICTORS}
+    attrs = {"title": "Training samples of Yanco, synthetic", "source": "synthetic"}
+    return xr.Dataset({**columns, **stations.isel(sample=trains).data_vars}, attrs=attrs)
 
 
 def _table(stations: xr.Dataset) -> pd.DataFrame:
-    names = ["time", "latitude", "longitude", "network", "station", "soil_moisture"]
-    table = stations[names].to_dataframe()
+    table = stations[["time", "latitude", "longitude", "network", "station", "soil_moisture"]].to_dataframe()
     table.attrs = {"source": SOURCE, "units": {"soil_moisture": "m3 m-3"}}
     return table
 
 
-def _cover(ground: Ground) -> xr.DataArray:
-    kinds = np.select([ground.forest[WINDOW], ground.irrigated[WINDOW]], [3, 2], default=1).astype("u1")
-    attrs = {
-        "long_name": "land cover (synthetic)",
-        "flag_values": np.array([1, 2, 3], "u1"),
-        "flag_meanings": "dryland_crop_and_pasture irrigated forest",
-        "source": SOURCE,
-    }
-    return xr.DataArray(kinds, coords=YANCO.coords(), dims=("y", "x"), name="cover", attrs=attrs)
+def _patches() -> NDArray[np.bool_]:
+    """The hearts of the two storms in the south-west."""
+    near = [landscape.distance_km(row, col) < radius - 1 for row, col, radius, _ in landscape.STORMS[:2]]
+    return (near[0] | near[1])[WINDOW]
 
 
-def _patches() -> xr.DataArray:
-    wet = np.logical_or(*(distance_km(row, col) < radius - 1 for row, col, radius, _ in STORMS[:2]))
-    attrs = {"long_name": "wet patches of 17 May 2015 in the south-west (synthetic)", "source": SOURCE}
-    return xr.DataArray(wet[WINDOW], coords=YANCO.coords(), dims=("y", "x"), name="patches", attrs=attrs)
+def _flags(name: str, values: NDArray[Any]) -> xr.DataArray:
+    array = xr.DataArray(values.copy(), coords=YANCO.coords(), dims=("y", "x"), name=name, attrs=_attributes(name))
+    array.encoding["grid_mapping"] = "spatial_ref"
+    if name == "cover":
+        array.attrs["flag_values"] = np.array([1, 2, 3], "u1")
+        array.attrs["flag_meanings"] = "dryland_crop_and_pasture irrigated forest"
+    return array
 
 
 # ---- faults of the file
 
 
-def _spoil(cube: xr.Dataset, smap: Smap, chosen: frozenset[str]) -> xr.Dataset:
+def _spoil(cube: xr.Dataset, smap: sensors.Smap, chosen: frozenset[str]) -> xr.Dataset:
     """The cube with the chosen faults of the file; those of values before those of place."""
     if chosen & {"smap_previous_day", "smap_wrong_phase"}:
-        lag = 1 if "smap_previous_day" in chosen else 0
-        shift = 4 if "smap_wrong_phase" in chosen else 0
-        smooth_out = "smooth_smap" in chosen
-        fields = [spread_smap(smap.retrieval(day, lag), smooth_out=smooth_out) for day in FLIGHTS]
-        cube = _replaced(cube, smap=np.stack([np.roll(field, shift, axis=(0, 1))[WINDOW] for field in fields]))
+        lag, shift = int("smap_previous_day" in chosen), 4 * ("smap_wrong_phase" in chosen)
+        fields = [smap.retrieval(day, lag=lag, block_error="no_block_error" not in chosen) for day in FLIGHTS]
+        cube = _replaced(cube, smap=np.stack([_spread(field, chosen, shift) for field in fields]))
     if "fill_not_masked" in chosen:
         values = cube["smap"].to_numpy().copy()
         values[:, 27:36, 18:27], values[:, 45:54, 36:45] = -9999, 65534
