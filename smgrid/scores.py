@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from smgrid.grid import Grid
 from smgrid.shapes import as_field
+from smgrid.units import SAME, conversion
 
 Field: TypeAlias = xr.DataArray | xr.Dataset
 Dims: TypeAlias = str | Iterable[Hashable] | None
@@ -52,7 +53,7 @@ def bias(prediction: Field, reference: Field, *, dim: Dims = None) -> xr.DataArr
     Raises
     ------
     ValueError
-        The axes differ, or `dim` is not a dimension of the fields.
+        The axes or the units differ, or `dim` is not a dimension of the fields.
 
     References
     ----------
@@ -64,7 +65,8 @@ def bias(prediction: Field, reference: Field, *, dim: Dims = None) -> xr.DataArr
     >>> bias(reference + 0.05, reference).round(6).item()
     0.05
     """
-    m, units = _moments(prediction, reference, dim)
+    units = _units(prediction, reference)
+    m = _moments(prediction, reference, dim)
     return _entry(
         m.mean_p - m.mean_o, "bias", "mean error, prediction less reference", units, "mean(p - o)", _ENTEKHABI
     )
@@ -93,7 +95,8 @@ def rmse(prediction: Field, reference: Field, *, dim: Dims = None) -> xr.DataArr
     >>> rmse(reference + [0.03, -0.03, 0.03], reference).round(6).item()
     0.03
     """
-    m, units = _moments(prediction, reference, dim)
+    units = _units(prediction, reference)
+    m = _moments(prediction, reference, dim)
     error = ((m.mean_p - m.mean_o) ** 2 + m.var_d) ** 0.5
     return _entry(error, "rmse", "root-mean-square error", units, "sqrt(mean((p - o)^2))", _ENTEKHABI)
 
@@ -121,7 +124,8 @@ def ubrmse(prediction: Field, reference: Field, *, dim: Dims = None) -> xr.DataA
     >>> ubrmse(reference + 0.05, reference).round(6).item()
     0.0
     """
-    m, units = _moments(prediction, reference, dim)
+    units = _units(prediction, reference)
+    m = _moments(prediction, reference, dim)
     formula = "sqrt(mean((p - o - mean(p - o))^2))"
     return _entry(m.var_d**0.5, "ubrmse", "unbiased root-mean-square error", units, formula, _ENTEKHABI)
 
@@ -151,7 +155,7 @@ def pearson_r(prediction: Field, reference: Field, *, dim: Dims = None) -> xr.Da
     >>> pearson_r(0 * reference, reference).item()
     nan
     """
-    m, _ = _moments(prediction, reference, dim)
+    m = _moments(prediction, reference, dim)
     spread = m.var_p**0.5 * m.var_o**0.5
     r = (m.cov / spread.where(spread > 0)).clip(-1, 1)
     return _entry(r, "pearson_r", "Pearson correlation", "1", "cov(p, o) / (sd(p) sd(o))", _ENTEKHABI)
@@ -238,11 +242,10 @@ class _Moments(NamedTuple):
     var_d: xr.DataArray
 
 
-def _moments(prediction: Field, reference: Field, dim: Dims) -> tuple[_Moments, str | None]:
-    """The moments over `dim`, and the units of the fields."""
+def _moments(prediction: Field, reference: Field, dim: Dims) -> _Moments:
+    """The moments over `dim`."""
     p = as_field(prediction)
     o = _on_axes_of(p, as_field(reference))
-    units = p.attrs.get("units", o.attrs.get("units"))
     if p.chunks is not None or o.chunks is not None:
         p, o = p.chunk(), o.chunk()  # before broadcasting: Dask would copy a broadcast numpy array
     p, o = xr.broadcast(p, o)
@@ -257,7 +260,7 @@ def _moments(prediction: Field, reference: Field, dim: Dims) -> tuple[_Moments, 
         join="exact",
         dask="allowed",
     )
-    return _Moments(*parts), units
+    return _Moments(*parts)
 
 
 def _moment_arrays(p: Any, o: Any, axes: int) -> tuple[Any, ...]:
@@ -384,6 +387,20 @@ def _difference(a: xr.DataArray, b: xr.DataArray, dim: Hashable) -> str:
         f"the fields lie apart along {dim!r}: {len(one)} from {one[0]} to {one[-1]} against "
         f"{len(two)} from {two[0]} to {two[-1]}; {mend}"
     )
+
+
+def _units(prediction: Field, reference: Field) -> str | None:
+    """The units that the fields share, as the prediction spells them; None where neither says."""
+    p, o = (as_field(field).attrs.get("units") for field in (prediction, reference))
+    if p is None or o is None:
+        return o if p is None else p
+    change = conversion(o, p)
+    if change == SAME:
+        return p
+    mend = "convert one of them"
+    if change is not None and not change.decibel:
+        mend = f"reference = (reference * {change.scale:g} + {change.offset:g}).assign_attrs(units={p!r})"
+    raise ValueError(f"the prediction is in {p!r}, the reference in {o!r}: {mend}")
 
 
 def _dims(dim: Dims, field: xr.DataArray) -> list[Hashable]:

@@ -203,7 +203,7 @@ def test_jitter_of_the_axes_is_no_difference(jitter):
         (lambda da: da.isel(y=slice(None, None, -1)), r"apart along 'y'"),
         (lambda da: da.isel(time=[0, 1, 2]), r"apart along 'time': 5 from 2015-05-05.*keep the 3 they share.*xr.align"),
         (lambda da: da.rename(x="lon"), r"would be crossed.*other.rename\(\{'lon': 'x'\}\)"),
-        (lambda da: da.isel(x=slice(1, None)).drop_vars("x"), r"differ along 'x': 9 against 8, without labels"),
+        (lambda da: da.isel(x=slice(1, None)).drop_vars("x"), r"differ along 'x': 9 against 8, and without labels"),
     ],
 )
 def test_fields_that_do_not_meet_say_why(spoil, message):
@@ -218,3 +218,18 @@ def test_unknown_dimensions_are_named():
         scores.rmse(*pair(), dim=("lat", "x"))
     with pytest.raises(ValueError, match="at least one field"):
         scores.common_mask()
+
+
+def test_units_must_agree():
+    p, o = pair()
+    percent = (100 * o).assign_attrs(units="%")
+    for measure in (scores.bias, scores.rmse, scores.ubrmse):
+        assert measure(p, o.assign_attrs(units="cm**3/cm**3")).identical(measure(p, o))
+        with pytest.raises(ValueError, match=r"prediction is in 'm3 m-3', the reference in '%': (.*)") as caught:
+            measure(p, percent)
+        scope = {"reference": percent}
+        exec(str(caught.value).split(": ")[1], scope)
+        xr.testing.assert_allclose(measure(p, scope["reference"]), measure(p, o), rtol=1e-12)
+        with pytest.raises(ValueError, match="'K': convert one"):
+            measure(p, o.assign_attrs(units="K"))
+    xr.testing.assert_allclose(scores.pearson_r(p, percent), scores.pearson_r(p, o), rtol=1e-12)
