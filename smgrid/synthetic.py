@@ -189,7 +189,7 @@ def yanco(seed: int = 0, faults: Iterable[str] = ()) -> Scene:
         truth=_array("soil_moisture", world.truth),
         airborne=_array("airborne", world.airborne),
         smap=_array("smap", np.stack([_on_window(retrievals[day]) for day in FLIGHTS]), YANCO.coarsen(9)),
-        samples=_samples(stations, rows, world.probes.up[len(FLIGHTS) :]),
+        samples=_samples(stations, rows, world.probes.up[len(FLIGHTS) :]).assign_attrs(_making(chosen)),
         stations=_table(stations),
         cover=_flags("cover", world.cover),
         patches=_flags("patches", _patches()),
@@ -321,9 +321,13 @@ def _cube(maps: Mapping[str, Field], seed: int, chosen: frozenset[str]) -> xr.Da
         comment="every value is invented by smgrid.synthetic; none was observed",
         seed=seed,
         faults=", ".join(name for name in FAULTS if name in chosen) or "none",
-        backscatter_averaging="dB",
-        smap_spreading="smooth" if "smooth_smap" in chosen else "blocks",
+        **_making(chosen),
     )
+
+
+def _making(chosen: frozenset[str]) -> dict[str, str]:
+    """How the predictors were made: what cube and samples must agree on."""
+    return {"backscatter_averaging": "dB", "smap_spreading": "smooth" if "smooth_smap" in chosen else "blocks"}
 
 
 def _stations(world: _World, *, ideal: bool) -> xr.Dataset:
