@@ -10,7 +10,6 @@ Chan et al. (1983), Am. Stat. 37, 242-247, doi:10.1080/00031305.1983.10483115
 Entekhabi et al. (2010), J. Hydrometeorol. 11, 832-840, doi:10.1175/2010JHM1223.1
 """
 
-# mypy: allow-untyped-calls
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable

@@ -10,7 +10,6 @@ Steps along one edge resemble each other, so they are no independent witnesses. 
 the map are three sums by direction, strip and phase, which blocks of any size give piece by piece.
 """
 
-# mypy: allow-untyped-calls
 from __future__ import annotations
 
 import logging

@@ -185,11 +185,11 @@ def yanco(seed: int = 0, faults: Iterable[str] = ()) -> Scene:
         maps["precipitation"], rows["precipitation"] = maps["sharp_precipitation"], rows["sharp_precipitation"]
     stations = _stations(world, ideal="probe_gain_one" in chosen)
     return Scene(
-        cube=_spoil(_cube(maps, seed, chosen), world.smap, chosen),
+        cube=_say_how(_spoil(_cube(maps, seed, chosen), world.smap, chosen), chosen),
         truth=_array("soil_moisture", world.truth),
         airborne=_array("airborne", world.airborne),
         smap=_array("smap", np.stack([_on_window(retrievals[day]) for day in FLIGHTS]), YANCO.coarsen(9)),
-        samples=_samples(stations, rows, world.probes.up[len(FLIGHTS) :]).assign_attrs(_making(chosen)),
+        samples=_say_how(_samples(stations, rows, world.probes.up[len(FLIGHTS) :]), chosen),
         stations=_table(stations),
         cover=_flags("cover", world.cover),
         patches=_flags("patches", _patches()),
@@ -321,13 +321,15 @@ def _cube(maps: Mapping[str, Field], seed: int, chosen: frozenset[str]) -> xr.Da
         comment="every value is invented by smgrid.synthetic; none was observed",
         seed=seed,
         faults=", ".join(name for name in FAULTS if name in chosen) or "none",
-        **_making(chosen),
     )
 
 
-def _making(chosen: frozenset[str]) -> dict[str, str]:
-    """How the predictors were made: what cube and samples must agree on."""
-    return {"backscatter_averaging": "dB", "smap_spreading": "smooth" if "smooth_smap" in chosen else "blocks"}
+def _say_how(predictors: xr.Dataset, chosen: frozenset[str]) -> xr.Dataset:
+    """Say how predictors were made: what cube and samples must agree on."""
+    for name in ("vv", "vh"):
+        predictors[name].attrs["averaging"] = "dB"
+    predictors["smap"].attrs["spreading"] = "smooth" if "smooth_smap" in chosen else "blocks"
+    return predictors
 
 
 def _stations(world: _World, *, ideal: bool) -> xr.Dataset:

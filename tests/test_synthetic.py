@@ -117,7 +117,7 @@ def test_everything_says_synthetic(scene):
     assert "synthetic" in repr(scene) and len(repr(scene).splitlines()) < 8
     assert scene.cube.attrs["seed"] == 0 and scene.cube.attrs["faults"] == "none"
     for obj in (scene.cube, scene.samples):
-        assert obj.attrs["backscatter_averaging"] == "dB" and obj.attrs["smap_spreading"] == "blocks"
+        assert obj["vv"].attrs["averaging"] == "dB" and obj["smap"].attrs["spreading"] == "blocks"
     assert scene.cube["b8"].attrs["composite_period"].startswith("substitute")
 
 
@@ -305,7 +305,7 @@ def test_switches_of_the_recipe_on_smap(scene):
 def test_switches_of_the_recipe_on_probes_and_spreading(scene):
     spoiled = synthetic.yanco(seed=0, faults=["probe_gain_one", "smooth_smap"])
     the_rest_is_unchanged(scene, spoiled, cube=["smap"], samples=["smap", "soil_moisture"])
-    assert spoiled.cube.attrs["smap_spreading"] == spoiled.samples.attrs["smap_spreading"] == "smooth"
+    assert spoiled.cube.smap.attrs["spreading"] == spoiled.samples.smap.attrs["spreading"] == "smooth"
 
     def step(cube):
         return np.abs(np.diff(cube["smap"].values, axis=2)).max()
