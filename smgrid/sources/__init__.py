@@ -1,9 +1,9 @@
 """Opens one product, lazily, in canonical units, on its own grid; stations as point tables.
 
 Each product is a room of its own with one verb: `sources.smap.open(paths)`. Gridded products give a Dataset whose
-variables carry the predictors' names, dims (time, y, x) or (y, x), y descending, the product's CRS in `spatial_ref`, NaN
-where missing, and say in their attrs what they are: `product`, `version`, `native_resolution`, `source_files`, the rules
-applied.
+variables carry the predictors' names, dims (time, y, x) or (y, x), y descending, the product's CRS in `spatial_ref`,
+NaN where missing, and say in their attrs what they are: `product`, `version`, `native_resolution`, `source_files`, the
+rules applied.
 """
 
 from __future__ import annotations
