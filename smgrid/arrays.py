@@ -388,7 +388,7 @@ def _mlp(mlp: Any, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]])
 def _booster_arrays(model: Any) -> tuple[dict[str, Any], Arrays]:
     booster = model.get_booster() if hasattr(model, "get_booster") else model
     text = bytes(booster.save_raw("json"))
-    _check_booster(text)
+    _checked_booster(text)
     missing = {"missing": _plain(float(model.missing))} if hasattr(model, "missing") else {}
     return missing, {"json": np.frombuffer(text, "u1")}
 
@@ -396,25 +396,24 @@ def _booster_arrays(model: Any) -> tuple[dict[str, Any], Arrays]:
 def _booster(model: Any, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     from xgboost import Booster
 
-    text = _array(arrays, "json", "u", 1).astype("u1").tobytes()
-    _check_booster(text)
+    said = _checked_booster(_array(arrays, "json", "u", 1).astype("u1").tobytes())
+    param = said["learner"]["learner_model_param"]
+    param["base_score"] = param["base_score"].strip("[]")  # XGBoost before 3.1 silently misreads the list of later ones
     booster = model
     if not isinstance(model, Booster):
         model.missing = _revived(state["missing"])
         booster = model._Booster = Booster({"nthread": model.n_jobs or 0})
-    booster.load_model(bytearray(text))
+    booster.load_model(bytearray(json.dumps(said).encode()))  # what was checked, not what was found
 
 
-def _check_booster(text: bytes) -> None:
+def _checked_booster(text: bytes) -> dict[str, Any]:
     """Refuse XGBoost JSON whose numbers lead outside the model: XGBoost itself would follow them."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"the number {constant}")
 
     try:
-        said = json.loads(text.decode("utf-8"), parse_constant=refuse)
-        if text[:1] != b"{" or text[1:2] not in (b'"', b" ", b"\n"):
-            raise ValueError("not as XGBoost writes it")
+        said: dict[str, Any] = json.loads(text.decode("utf-8"), parse_constant=refuse)
         learner = said["learner"]
         param, k = learner["learner_model_param"], int(learner["learner_model_param"]["num_feature"])
         one = int(param.get("num_class", 0)) == 0 and int(param.get("num_target", 1)) == 1
@@ -426,7 +425,7 @@ def _check_booster(text: bytes) -> None:
             weights = np.array(part["model"]["weights"], "f8")
             if weights.shape != (k + 1,) or not np.isfinite(weights).all():
                 raise ValueError(f"weights of shape {weights.shape} for {k} columns")
-            return
+            return said
         model = (part["gbtree"] if part["name"] == "dart" else part)["model"]
         trees = model["trees"]
         n = len(trees)
@@ -438,6 +437,7 @@ def _check_booster(text: bytes) -> None:
         if not whole:
             raise ValueError("trees and rounds do not add up")
         _check_boosted(trees, k)
+        return said
     except RecursionError as error:
         raise ValueError("the saved XGBoost model is nested too deeply") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, IndexError) as error:

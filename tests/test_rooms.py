@@ -10,14 +10,8 @@ import pytest
 import smgrid
 
 ROOMS = """
-<<<<<<< Updated upstream
-grid units files shapes features scores kernels regrid temporal coarse sources regressors models modelfiles identity
-store geotiff patterns seams plot cube samples predict attribution synthetic scenarios report demo cli
-=======
-grid units files shapes features scores kernels regrid temporal coarse sources regressors arrays models modelfiles identity store
-geotiff
-patterns seams plot cube samples predict attribution synthetic scenarios report demo cli
->>>>>>> Stashed changes
+grid units files shapes features scores kernels regrid temporal coarse sources regressors arrays models modelfiles
+identity store geotiff patterns seams plot cube samples predict attribution synthetic scenarios report demo cli
 """.split()
 PACKAGE = Path(smgrid.__file__).parent
 
