@@ -433,6 +433,7 @@ def _checked_booster(text: bytes) -> dict[str, Any]:
         whole = int(model["gbtree_model_param"]["num_trees"]) == n and model["tree_info"] == [0] * n
         whole &= [tree["id"] for tree in trees] == [*range(n)] and rounds[0] == 0 and rounds[-1] == n
         whole &= bool((np.diff(rounds) >= 0).all()) and part["name"] in ("gbtree", "dart")
+        whole &= 1 <= int(model["gbtree_model_param"]["num_parallel_tree"]) <= max(n, 1) and not _categories(model)
         whole &= part["name"] != "dart" or np.isfinite(np.array(part["weight_drop"], "f8")).sum() == n
         if not whole:
             raise ValueError("trees and rounds do not add up")
@@ -442,6 +443,10 @@ def _checked_booster(text: bytes) -> dict[str, Any]:
         raise ValueError("the saved XGBoost model is nested too deeply") from error
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, IndexError) as error:
         raise ValueError(f"the saved XGBoost model is not whole: {type(error).__name__} {error}") from error
+
+
+def _categories(model: dict[str, Any]) -> bool:
+    return any(part for part in model.get("cats", {}).values())
 
 
 def _check_boosted(trees: list[dict[str, Any]], k: int) -> None:
