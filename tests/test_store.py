@@ -74,9 +74,7 @@ def predict(cube, model, digest="a model"):
                 dask._task_spec.TaskRef((b.name, *(i if n > 1 else 0 for i, n in zip(at, b.numblocks)))) for b in bands
             ]
             key = (block, *at)
-            tasks[key] = dask._task_spec.Task(
-                key, predict_block, *inputs, model=dask._task_spec.TaskRef(model_key)
-            )
+            tasks[key] = dask._task_spec.Task(key, predict_block, *inputs, model=dask._task_spec.TaskRef(model_key))
         layers = []
         graph = dask.highlevelgraph.HighLevelGraph.from_collections(block, tasks, dependencies=bands)
         for n, dtype in enumerate(("f4", "u1", "u1")):
@@ -85,13 +83,19 @@ def predict(cube, model, digest="a model"):
                 (name, *at): dask._task_spec.Task((name, *at), layer_of, dask._task_spec.TaskRef((block, *at)), n)
                 for at in np.ndindex(*template.data.numblocks)
             }
-            whole = dask.highlevelgraph.HighLevelGraph({**graph.layers, name: gets}, {**graph.dependencies, name: {block}})
+            whole = dask.highlevelgraph.HighLevelGraph(
+                {**graph.layers, name: gets}, {**graph.dependencies, name: {block}}
+            )
             layers.append(da.Array(whole, name, template.chunks, dtype=dtype))
     dims, flags = template.dims, {"flag_values": np.array([0, 1, 2], "u1"), "flag_meanings": STATES}
     culprits = {"flag_values": np.arange(4, dtype="u1"), "flag_meanings": "none " + " ".join(NAMES)}
     soil = {"units": "m3 m-3", "long_name": "soil moisture", "ancillary_variables": "status culprit"}
     maps = xr.Dataset(
-        {"soil_moisture": (dims, layers[0], soil), "status": (dims, layers[1], flags), "culprit": (dims, layers[2], culprits)},
+        {
+            "soil_moisture": (dims, layers[0], soil),
+            "status": (dims, layers[1], flags),
+            "culprit": (dims, layers[2], culprits),
+        },
         coords=template.coords,
         attrs={"title": "synthetic", "model_digest": digest},
     )
@@ -106,7 +110,10 @@ def synthetic_cube(days=3, seed=0):
     shape = (days, *GRID.shape)
     # drawn date by date, so that a longer cube begins as the shorter one
     bands = {n: (("time", "y", "x"), np.stack([rng.random(GRID.shape, "f4") for _ in range(days)])) for n in ("a",)}
-    values = {n: np.stack([np.random.default_rng((seed, i, d)).random(shape[1:], "f4") for d in range(days)]) for i, n in enumerate(NAMES[:2])}
+    values = {
+        n: np.stack([np.random.default_rng((seed, i, d)).random(shape[1:], "f4") for d in range(days)])
+        for i, n in enumerate(NAMES[:2])
+    }
     del bands
     cube = xr.Dataset({n: (("time", "y", "x"), v) for n, v in values.items()}, coords={**GRID.coords(), "time": time})
     cube["sand"] = ("y", "x"), np.random.default_rng((seed, 9)).random(shape[1:], "f4")
@@ -350,7 +357,10 @@ def test_changed_chunks_of_old_dates_wait_until_the_end(tmp_path, cube):
     [
         (lambda maps: maps.assign_attrs(model_digest="another"), "the model is a model there and another here"),
         (lambda maps: maps.isel(x=slice(0, 8)), "grid, x: 9 cells.* there, 8 cells.* here"),
-        (lambda maps: maps.drop_vars("culprit"), r"the layers are \['culprit', .* there and \['soil_moisture', 'status'\] here"),
+        (
+            lambda maps: maps.drop_vars("culprit"),
+            r"the layers are \['culprit', .* there and \['soil_moisture', 'status'\] here",
+        ),
         (lambda maps: maps.assign_coords(member=3), "coordinates, member: None there"),
         (lambda maps: maps.assign(status=maps.status.astype("i2")), "layers, status: .*uint8.*there.*int16.*here"),
         (lambda maps: maps.isel(time=0), "time"),
@@ -519,7 +529,11 @@ with dask.config.set(scheduler="threads", num_workers=2):
 def script(tmp_path, pause):
     here = Path(__file__).resolve().parent
     code = SCRIPT.format(
-        tests=str(here), repo=str(here.parent), pause=pause, cube=str(tmp_path / "cube.zarr"), path=str(tmp_path / "m.zarr")
+        tests=str(here),
+        repo=str(here.parent),
+        pause=pause,
+        cube=str(tmp_path / "cube.zarr"),
+        path=str(tmp_path / "m.zarr"),
     )
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -626,7 +640,11 @@ def test_further_dims_scalar_dates_and_other_layers(tmp_path):
     maps["acquired"] = ("time", maps.time.values + np.timedelta64(6, "h"))
     maps = maps.set_coords("acquired")
     path = tmp_path / "m.zarr"
-    with pytest.warns(Warning, match="does not have a Zarr V3") if sys.version_info < (3,) else pytest.MonkeyPatch.context():
+    with (
+        pytest.warns(Warning, match="does not have a Zarr V3")
+        if sys.version_info < (3,)
+        else pytest.MonkeyPatch.context()
+    ):
         write_zarr(maps.isel(time=[0, 1]), path, progress=False)
         back = write_zarr(maps, path, progress=False)
     xr.testing.assert_identical(back.compute(), maps.compute())
