@@ -114,7 +114,7 @@ def test_a_stopped_command_goes_on(files, tmp_path, sent, code):
         cube = smgrid.synthetic.yanco().cube
         xr.concat([cube] * 6, "time").assign_coords(
             time=np.datetime64("2015-01-01", "ns") + np.arange(24) * np.timedelta64(1, "D")
-        ).chunk(time=1, y=12, x=12).drop_encoding().to_zarr(files / "slow.zarr", consolidated=False)
+        ).chunk(time=1, y=28, x=25).drop_encoding().to_zarr(files / "slow.zarr", consolidated=False)
     run = subprocess.Popen(args, env={**os.environ, "PYTHONPATH": os.getcwd()}, stderr=subprocess.PIPE, text=True)
     ledger = out.with_name("maps.zarr.partial")
     deadline = time.time() + 60

@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re
 def own_files(tmp_path, monkeypatch):
     scene = smgrid.synthetic.yanco()
     scene.samples.to_dataframe().to_csv(tmp_path / "samples.csv", index=False)
-    scene.cube.chunk(time=1).to_zarr(tmp_path / "cube.zarr", consolidated=False)
+    scene.cube.chunk(time=1).to_zarr(tmp_path / "cube.zarr")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
