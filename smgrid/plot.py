@@ -98,7 +98,9 @@ def maps(fields: Mapping[Hashable, Any], *, seams: Mapping[Hashable, xr.Dataset]
         axes[0, column].set_title(str(name), fontsize=MEDIUM, fontweight="bold", pad=16 if seams else 6)
     for ax, day in zip(axes[:, 0], panels.days):
         ax.set_ylabel("" if day is None else str(day), fontsize=MEDIUM, fontweight="bold", labelpad=6)
-    bar = figure.colorbar(image, ax=axes, extend=extend, shrink=max(0.4, 1 - 0.15 * rows), aspect=28, pad=0.015)
+    bar = figure.colorbar(
+        image, ax=axes, extend=extend, shrink=max(0.4, 1 - 0.15 * rows), aspect=28, pad=0.12 / (columns * width)
+    )
     bar.set_label(panels.label, fontsize=MEDIUM)
     bar.ax.tick_params(labelsize=SMALL)
     _add_key(figure, drawn, seams)
@@ -301,7 +303,7 @@ def _ticks(ends: NDArray[Any], halves: str, inches: float) -> tuple[list[float],
     from matplotlib.ticker import MaxNLocator
 
     low, high = map(float, ends)
-    letter = 0.7 * SMALL / 72  # inches
+    letter = 0.65 * SMALL / 72  # inches
     for most in range(5, 0, -1):
         nice = MaxNLocator(most, steps=[1, 2, 5, 10], min_n_ticks=1)
         values = [v for v in nice.tick_values(low, high) if low < v < high]

@@ -102,8 +102,8 @@ def test_degrees_on_the_outer_axes_only():
     axes = panels(figure)
     for (row, column), ax in np.ndenumerate(axes):
         labels = [label for label in ax.get_xticklabels() if label.get_visible() and label.get_text()]
-        assert bool(ax.xaxis.get_tick_params()["labelbottom"]) == (row == 2)
-        assert bool(ax.yaxis.get_tick_params()["labelleft"]) == (column == 0)
+        assert ax.xaxis.get_major_ticks()[0].label1.get_visible() == (row == 2)
+        assert ax.yaxis.get_major_ticks()[0].label1.get_visible() == (column == 0)
         if row == 2:
             named = [float(label.get_text().removesuffix("°E")) for label in labels]
             assert named == [146.0, 146.2, 146.4]
