@@ -118,8 +118,6 @@ def _centres(field: xr.DataArray | xr.Dataset, dim: str) -> NDArray[np.float64]:
     if dim not in field.coords:
         raise ValueError(f"the {dim!r} axis has no coordinates: obj = obj.assign_coords({dim}=centres_of_the_pixels)")
     values = np.asarray(field[dim].values, "f8")
-    if values.size < 2:
-        raise ValueError(f"the {dim!r} axis has a single pixel, which does not tell its size: give two at least")
     if not np.isfinite(values).all():
         raise ValueError(f"the {dim!r} axis has missing coordinates")
     return values
@@ -204,6 +202,8 @@ def _from_metres(
 
 def _edges(centres: NDArray[np.float64], dim: str) -> NDArray[np.float64]:
     """Edges midway between centres, the outermost half a pixel out."""
+    if centres.size < 2:
+        raise ValueError(f"the {dim!r} axis has a single pixel, which does not tell its size: give two at least")
     single = centres.astype("f4")
     if (single == centres).all():  # stored as float32: a straight axis within that rounding is straight
         straight = np.linspace(centres[0], centres[-1], centres.size)

@@ -143,6 +143,18 @@ def test_nested_grids_are_the_mean_of_their_cells(fine, coarse):
     xr.testing.assert_equal(to_grid(with_gaps, cells), with_gaps)
 
 
+def test_ease_rasters_may_ascend_or_be_one_row():
+    cells = Grid(1, 11466, 31401, 18, 27)
+    field = xr.DataArray(scene(18, 27), coords=cells.coords(), dims=("y", "x"))
+    grid = cells.coarsen(9)
+    expected = to_grid(field, grid)
+    np.testing.assert_array_equal(to_grid(field[::-1], grid), expected)
+    np.testing.assert_array_equal(to_grid(field[:, ::-1], grid), expected)
+    np.testing.assert_array_equal(to_grid(field[:1], cells)[0], field[0])
+    with pytest.raises(ValueError, match="a single pixel, which does not tell its size"):
+        to_grid(field[:1, :1], cells)
+
+
 @given(
     step=st.floats(0.0008, 0.3),
     west=st.floats(-180, 300),
