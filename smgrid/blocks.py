@@ -22,7 +22,7 @@ import xarray as xr
 from dask._task_spec import GraphNode, Task, TaskRef
 from dask.utils import key_split
 
-from smgrid.ledger import Line, WriterStopped, writing
+from smgrid.ledger import Line, writing
 
 ZSTD_LEVEL = 3
 

@@ -31,7 +31,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.grid import TOLERANCE, Grid, is_ease2, find_crs
+from smgrid.grid import TOLERANCE, Grid, find_crs, is_ease2
 
 if TYPE_CHECKING:
     from affine import Affine

@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from smgrid.grid import Grid, is_ease2, find_crs, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
+from smgrid.grid import Grid, find_crs, is_ease2, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
 
 TINY = 1e-9  # of a cell: rounding, not overlap
 _AXES = (("y", "x"), ("lat", "lon"), ("latitude", "longitude"))

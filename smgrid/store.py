@@ -22,7 +22,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,7 @@ def _tidy(maps: Any, known: Mapping[str, Any] | None) -> tuple[xr.Dataset, dict[
         raise ValueError("the dates are not in order: maps = maps.sortby('time')")
     if "time" in maps.dims and ("time" not in maps.indexes or not maps.indexes["time"].is_unique):
         raise ValueError("every date of the maps needs a `time` of its own; some are missing or there twice")
-    sizes = {dim: 1 for dim in maps.dims}
+    sizes = dict.fromkeys(maps.dims, 1)
     for name in names:
         chunks = maps[name].chunksizes or {dim: (min(CELLS, n),) for dim, n in maps[name].sizes.items()}
         sizes |= {str(d): max(sizes[d], *c) for d, c in chunks.items()}
@@ -711,7 +711,7 @@ def _bar(title: str, total: int) -> Iterator[Any]:
 def _lines(title: str, total: int, begun: float) -> Iterator[Any]:
     def say(done: int) -> None:
         spent = time.monotonic() - begun
-        if spent >= 60 and 0 < done:
+        if spent >= 60 and done > 0:
             rest = spent * (total - done) / done
             log.info("%s: %d of %d chunks after %.0f s, about %.0f s to go", title, done, total, spent, rest)
 
