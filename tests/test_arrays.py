@@ -142,6 +142,13 @@ def spoiled(name, array, place, value):
         ("rf", "offset", 1, 10**9, "offsets of the saved trees do not rise"),
         ("rf", "offset", 1, 0, "offsets of the saved trees do not rise"),
         ("rf", "offset", 1, 5, "points outside its tree"),
+        (
+            "rf",
+            "offset",
+            slice(1, 3),
+            [2**62 + 9, -(2**62) - 9],
+            "offsets of the saved trees do not rise",
+        ),  # wraps round
         ("rf", "offset", -1, 5, "offsets of the saved trees do not rise"),
         ("svr", "vectors", (0, 0), np.nan, "'vectors' .* not finite"),
         ("svr", "support", 0, 10**6, "do not fit together"),
