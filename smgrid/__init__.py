@@ -35,6 +35,7 @@ _ROOMS = (
     "scores",
     "regrid",
     "coarse",
+    "sources",
     "regressors",
     "models",
     "modelfiles",

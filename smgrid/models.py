@@ -261,7 +261,7 @@ def train(
     predictors = contract(features)
     columns = sample_columns(samples, predictors, units)
     target = _target(samples, units)
-    whole = np.isfinite(np.stack([*columns, target])).all(axis=0)
+    whole: NDArray[np.bool_] = np.asarray(np.isfinite(np.stack([*columns, target])).all(axis=0))
     rows = int(whole.sum())
     if rows == 0:
         empty = [n for n, c in zip(predictors, columns) if not np.isfinite(c).any()]
@@ -334,10 +334,10 @@ def _names_of(samples: Any) -> list[str]:
 def _lacking(missing: list[str], present: list[str], wanted: list[str], what: str) -> str:
     """Say which predictors are missing, what they may be called, and which `features=` would work."""
     hints = [f"{what[4:]} = {what[4:]}.rename({have}={want!r})" for want in missing if (have := suggest(want, present))]
-    have = [n for n in wanted if n not in missing]
+    rest = [n for n in wanted if n not in missing]
     lines = [f"{what} lack the predictors {missing}", *hints]
-    if have:
-        lines.append(f"what is there would train with features={have}")
+    if rest:
+        lines.append(f"what is there would train with features={rest}")
     return "\n".join(lines)
 
 
@@ -396,7 +396,8 @@ def _copy_of(regressor: Any) -> Any:
 
 def _history(samples: Any, rows: NDArray[np.bool_]) -> dict[str, Any]:
     """Stations and period of the training rows, as far as known."""
-    names, out = _names_of(samples), {}
+    names = _names_of(samples)
+    out: dict[str, Any] = {}
     if "station" in names:
         out["stations"] = len(set(np.asarray(samples["station"].values)[rows].astype(str)))
     if "time" in names:

@@ -253,10 +253,10 @@ class _Plan:
         -------
         array, or tuple of arrays where there are several layers; each has the dims and shape of the block
         """
-        arrays = [_placed(a, i.axes, self.ndim) for a, i in zip(arrays, self.inputs)]
-        shape = np.broadcast_shapes(*(a.shape for a in arrays))
-        wanted = arrays.pop().astype(bool) if self.masked else None
-        values = [i.conversion(a) for a, i in zip(arrays, self.inputs)]
+        placed = [_placed(a, i.axes, self.ndim) for a, i in zip(arrays, self.inputs)]
+        shape = np.broadcast_shapes(*(a.shape for a in placed))
+        wanted = placed.pop().astype(bool) if self.masked else None
+        values = [i.conversion(a) for a, i in zip(placed, self.inputs)]
         status, culprit = self._judge(values, wanted, shape)
         soil = np.full(status.size, np.nan, "f4")
         known = np.flatnonzero(status.ravel() <= OUTSIDE)
@@ -334,11 +334,11 @@ def _plan(
     names, inputs = [], []
     for name, predictor in model.predictors.items():
         source = sources.get(name)
-        own = _computed_dims(cube, name) if source is None else source.dims
+        own = _computed_dims(cube, name) if source is None else tuple(map(str, source.dims))
         names.append(name)
         inputs.append(
             _Input(
-                tuple(dims.index(str(d)) for d in own),
+                tuple(dims.index(d) for d in own),
                 conversions.get(name, SAME),
                 predictor.plausible,
                 _trained(model, name, predictor),
@@ -346,8 +346,8 @@ def _plan(
         )
     if "where" in sources:
         names.append("where")
-        own = tuple(dims.index(str(d)) for d in sources["where"].dims)
-        inputs.append(_Input(own, SAME, (-np.inf, np.inf), None))
+        axes = tuple(dims.index(str(d)) for d in sources["where"].dims)
+        inputs.append(_Input(axes, SAME, (-np.inf, np.inf), None))
     return _Plan(tuple(names), tuple(inputs), layers, len(dims), "where" in sources)
 
 
@@ -485,11 +485,15 @@ def _finish(variables: Mapping[str, Any], cube: xr.Dataset, model: Model, dims: 
     """Name, flag and place the layers, so that plain to_netcdf, to_zarr, rio.to_raster and plot come out right."""
     coords = {n: c for n, c in cube.coords.items() if set(c.dims) <= set(dims) and n not in ("y", "x", "spatial_ref")}
     crs = find_crs(cube)
-    if is_ease2(crs):
-        where: Any = Grid.of(cube).coords()
+    if crs is None or is_ease2(crs):
+        grid = Grid.of(cube)
+        where: Any = grid.coords()
+        place = f"{grid.km} km" if grid.km >= 1 else f"{1000 * grid.km:.0f} m"
+        place = f"EASE-Grid 2.0, {place}"
     else:
         reference = {**crs.to_cf(), "spatial_ref": crs.to_wkt()}
         where = {"y": cube["y"], "x": cube["x"], "spatial_ref": ((), np.int64(0), reference)}
+        place = crs.name
     maps = xr.Dataset(
         {
             name: (dims, data, layer_attributes(name, list(variables), list(model.predictors)))
@@ -498,7 +502,7 @@ def _finish(variables: Mapping[str, Any], cube: xr.Dataset, model: Model, dims: 
     )
     maps = maps.assign_coords(coords).assign_coords(where)
     for name in maps.data_vars:
-        encoding = {"dtype": _dtype(str(name)), "grid_mapping": "spatial_ref"}
+        encoding: dict[str, Any] = {"dtype": _dtype(str(name)), "grid_mapping": "spatial_ref"}
         encoding["_FillValue"] = np.float32(np.nan) if name == "soil_moisture" else None
         maps[name].encoding = encoding
     if "time" in maps.coords:
@@ -511,7 +515,7 @@ def _finish(variables: Mapping[str, Any], cube: xr.Dataset, model: Model, dims: 
     ]
     maps.attrs = {
         "Conventions": "CF-1.11",
-        "title": "Soil moisture of the top layer, 1-km EASE-Grid 2.0" + (" (synthetic)" if invented else ""),
+        "title": f"Soil moisture of the top layer; {place}" + (" (synthetic)" if invented else ""),
         "source": "; ".join([source, *dict.fromkeys(invented)]),
         "model_digest": model.digest,
     }

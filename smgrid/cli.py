@@ -1,0 +1,189 @@
+"""Calls the rooms by name from a shell.
+
+Exit codes: 0 done, 2 wrong use, 3 bad input (what is wrong is printed), 130 or 143 stopped by a signal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+DONE, WRONG_USE, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, taken like Ctrl-C."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return int(args.run(args) or DONE)
+    except _Terminated:
+        print("terminated; the same command goes on where it stopped", file=sys.stderr)
+        return TERMINATED
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"smgrid {args.command}: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _terminate(*_: Any) -> None:
+    raise _Terminated
+
+
+def _parser() -> argparse.ArgumentParser:
+    from smgrid import __version__
+
+    parser = argparse.ArgumentParser(prog="smgrid", description="Trained soil-moisture models as whole 1-km maps.")
+    parser.add_argument("--version", action="version", version=f"smgrid {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="map a synthetic Yanco with four regressors, and judge the maps")
+    demo.add_argument("--out", type=Path, default=Path("smgrid-demo"), help="folder for what is made (%(default)s)")
+    demo.add_argument("--seed", type=int, default=0, help="which synthetic scene (%(default)s)")
+    demo.set_defaults(run=_demo)
+
+    train = commands.add_parser("train", help="train a regressor on a table of samples")
+    train.add_argument("table", metavar="TABLE.csv", help="columns: predictors, soil_moisture (m3 m-3), time, ...")
+    train.add_argument("model", metavar="MODEL", help="folder to save the model in")
+    train.add_argument("--regressor", choices=["rf", "xgb", "svr", "mlp"], default="rf", help="(%(default)s)")
+    train.add_argument("--features", type=_names, help="comma-separated predictors; all of the paper's otherwise")
+    train.add_argument("--units", type=_pairs, default={}, help="units of columns, such as air_temperature=K,vv=1")
+    train.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    train.set_defaults(run=_train)
+
+    predict = commands.add_parser("predict", help="apply a model to a cube and write the maps")
+    predict.add_argument("cube", metavar="CUBE", help="Zarr store or NetCDF file with the predictors")
+    predict.add_argument("model", metavar="MODEL", help="folder of a saved model")
+    predict.add_argument("out", metavar="OUT", help="OUT.zarr, OUT.tif or OUT.nc")
+    predict.add_argument("--layers", type=_names, default=["soil_moisture", "status"], help="comma-separated layers")
+    predict.add_argument("--bbox", type=float, nargs=4, metavar=("WEST", "SOUTH", "EAST", "NORTH"), help="in degrees")
+    predict.add_argument("--dates", help="a date, dates with commas, or FROM:TO")
+    predict.add_argument("--units", type=_pairs, default={}, help="units of variables, such as vv=dB")
+    predict.add_argument("--fresh", action="store_true", help="start anew instead of going on with an unfinished store")
+    predict.add_argument(
+        "--dry-run", action="store_true", help="check everything, say what would be made, write nothing"
+    )
+    predict.set_defaults(run=_predict)
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _pairs(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in _names(text)]
+    if any(not middle for _, middle, _ in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=UNIT,NAME=UNIT")
+    return {name: unit for name, _, unit in pairs}
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from smgrid.demo import run
+
+    run(args.out, seed=args.seed, say=print)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from smgrid.features import PAPER
+    from smgrid.files import open_table
+    from smgrid.modelfiles import save_model
+    from smgrid.models import train
+    from smgrid.regressors import make_regressor
+
+    table = open_table(args.table)
+    features = args.features or list(PAPER)
+    model = train(table, make_regressor(args.regressor, seed=args.seed), features=features, units=args.units or None)
+    print(model)
+    print(f"saved: {save_model(model, args.model)}")
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from smgrid.files import existing, open_cube
+    from smgrid.modelfiles import load_model
+    from smgrid.predict import predict_map
+
+    write = _writer(args)
+    model = load_model(existing(args.model, "model"))
+    cube = _cut(open_cube(args.cube), args.bbox, args.dates)
+    maps = predict_map(cube, model, layers=args.layers, units=args.units or None)
+    print(f"{args.out}: {_size(maps)}")
+    if args.dry_run:
+        print("dry run: nothing written")
+        return
+    written = write(maps)
+    for path in written if isinstance(written, list) else [written]:
+        print(f"written: {path}")
+
+
+def _writer(args: argparse.Namespace) -> Any:
+    """The function that writes maps to the suffix asked for."""
+    suffix = Path(args.out).suffix.lower()
+    if suffix == ".zarr":
+        from smgrid.store import write_zarr
+
+        return lambda maps: write_zarr(maps, args.out, resume=not args.fresh) and args.out
+    if suffix in (".tif", ".tiff"):
+        from smgrid.geotiff import write_geotiff
+
+        return lambda maps: write_geotiff(maps, args.out)
+    if suffix == ".nc":
+        from smgrid.files import write_netcdf
+
+        return lambda maps: write_netcdf(maps, args.out)
+    raise ValueError(f"OUT ends in .zarr, .tif or .nc, not {suffix!r}: {args.out}")
+
+
+def _cut(cube: xr.Dataset, bbox: Sequence[float] | None, dates: str | None) -> xr.Dataset:
+    """The part of a cube that was asked for."""
+    from smgrid.grid import Grid
+
+    if bbox is not None:
+        whole = Grid.of(cube)
+        part = whole.crop(bbox)
+        top, left = part.row - whole.row, part.col - whole.col
+        cube = cube.isel(y=slice(top, top + part.ny), x=slice(left, left + part.nx))
+    if dates is not None:
+        if "time" not in cube.dims:
+            raise ValueError(f"--dates {dates}: the cube has no dimension 'time'")
+        first, colon, last = dates.partition(":")
+        chosen = cube.sel(time=slice(first or None, last or None)) if colon else _on_days(cube, _names(dates))
+        if not chosen.sizes["time"]:
+            raise ValueError(f"--dates {dates}: the cube has none of them; it has {_days(cube)}")
+        cube = chosen
+    return cube
+
+
+def _on_days(cube: xr.Dataset, days: list[str]) -> xr.Dataset:
+    import numpy as np
+
+    try:
+        wanted = np.array(days, "M8[D]")
+    except ValueError as error:
+        raise ValueError(f"--dates: {error}; dates are written 2015-05-05") from error
+    return cube.isel(time=np.isin(cube["time"].values.astype("M8[D]"), wanted))
+
+
+def _days(cube: xr.Dataset) -> str:
+    days = [str(day) for day in cube["time"].values.astype("M8[D]")]
+    return ", ".join(days if len(days) < 9 else [*days[:4], "...", *days[-4:]])
+
+
+def _size(maps: xr.Dataset) -> str:
+    sizes = " x ".join(f"{n} {d}" for d, n in maps.sizes.items())
+    return f"{', '.join(map(str, maps.data_vars))}; {sizes}; {maps.nbytes / 1e6:,.1f} MB before compression"

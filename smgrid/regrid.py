@@ -1,0 +1,337 @@
+"""Carries a field from the grid it has to ours, weighted by overlap area.
+
+Pixels and cells are both rectangles of the projection (see `overlap`), so the mean of pixels A, known where K is 1, is
+exact with two sparse matrices of 1-D overlaps,
+
+    (Wy (A K) Wx') / (Wy K Wx').
+
+The work goes tile by tile of the grid, each reading only its window of the source, and inside a tile by strips that
+stay in cache. A cell's sum runs over its own pixels in their own order, so neither tiles nor chunks can change a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise, product
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from smgrid.grid import Grid
+from smgrid.overlap import TINY, Side, locate
+
+AGGREGATION = {
+    "mean": "area-weighted mean",
+    "mode": "class with the largest overlap area",
+    "nearest": "value of the pixel that holds the cell centre",
+}
+WINDOW = 2**23  # pixels of one source window, and cells of one output chunk, at most (32 MiB of float32)
+TILE = 1024  # cells along a side of an output chunk, at most
+ROWS, STRIP = 128, 1024  # pixels of one strip, which stays in cache as float64
+CLASSES = 1000  # more than this many values are no classes
+_FILLS = ("_FillValue", "missing_value", "nodata")
+_STALE = (*_FILLS, "scale_factor", "add_offset", "grid_mapping", "AREA_OR_POINT")  # attrs of the file, not of the field
+
+
+def to_grid(
+    field: xr.DataArray | xr.Dataset, grid: Grid, *, how: str = "mean", min_coverage: float = 0.5
+) -> xr.DataArray | xr.Dataset:
+    """Carry a raster to the EASE-Grid 2.0, weighted by overlap area.
+
+    Parameters
+    ----------
+    field : DataArray or Dataset, dims (..., y, x), (..., lat, lon) or (..., latitude, longitude)
+        On regular or rectilinear latitudes and longitudes (EPSG:4326; -180..180 or 0..360, in either direction, across
+        the seam or not) or in EPSG:6933. The centres of the pixels are the coordinates; their edges lie midway.
+        Missing is NaN. Of a Dataset, the variables without the two axes are left out.
+    grid : Grid
+        Where to; it may lie partly outside the source.
+    how : {"mean", "mode", "nearest"}
+        Area-weighted mean; the class with the largest overlap area (the smallest such class where areas are equal);
+        the pixel that holds the cell's centre.
+    min_coverage : float
+        Share of a cell's area, 0..1, that known pixels must cover; cells below are NaN. Without meaning for "nearest".
+
+    Returns
+    -------
+    DataArray or Dataset, dims (..., y, x), float32, units of the field
+        Lazy where the field is. Classes are float32 too, so that NaN can say missing.
+
+    Raises
+    ------
+    ValueError
+        Another CRS or none, axes that are no axes, undecoded fill values or scales, a grid wholly outside the source.
+
+    Examples
+    --------
+    >>> lat, lon = -34.7 - 0.001 * np.arange(500), 145.8 + 0.001 * np.arange(600)
+    >>> field = xr.DataArray(np.ones((500, 600)), coords={"lat": lat, "lon": lon}, dims=("lat", "lon"))
+    >>> carried = to_grid(field, Grid.around((146.0, -35.0, 146.2, -34.9), km=1))
+    >>> carried.shape, carried.mean().item(), carried.attrs["aggregation"]
+    ((11, 20), 1.0, 'area-weighted mean')
+    """
+    if how not in AGGREGATION:
+        raise ValueError(f"how is one of {sorted(AGGREGATION)}, not {how!r}")
+    if not 0 <= min_coverage <= 1:
+        raise ValueError(f"min_coverage is a share of a cell's area, 0..1, not {min_coverage!r}")
+    return carry(field, grid, locate(field, grid), how=how, min_coverage=min_coverage, dtype="float32")
+
+
+# ---- the values
+
+
+def carry(
+    field: xr.DataArray | xr.Dataset,
+    grid: Grid,
+    sides: tuple[Side, Side],
+    *,
+    how: str,
+    min_coverage: float = 0.0,
+    dtype: str | None = None,
+) -> xr.DataArray | xr.Dataset:
+    """Carry the values, once it is known where the pixels lie; `dtype` None keeps floating types as they are."""
+    old = {side.dim for side in sides}
+    tiling = _tiling(sides, how)
+    kernel = partial(_KERNELS[how], least=max(min_coverage - TINY, TINY))
+
+    def one(array: xr.DataArray, label: str) -> xr.DataArray:
+        _check_values(array, label)
+        kind = np.dtype(dtype or (array.dtype if array.dtype.kind == "f" else "float32"))
+        variable = array.variable.transpose(..., sides[0].dim, sides[1].dim)
+        out = xr.DataArray(
+            (_eager if array.chunks is None else _lazy)(variable, tiling, kernel, kind),
+            dims=(*variable.dims[:-2], "y", "x"),
+            coords={name: c.variable for name, c in array.coords.items() if not (old & {*c.dims} or _is_mapping(c))},
+            attrs={key: value for key, value in array.attrs.items() if key not in _STALE},
+            name=array.name,
+        ).assign_coords(grid.coords())
+        out.attrs["aggregation"] = AGGREGATION[how]
+        out.encoding["grid_mapping"] = "spatial_ref"
+        return out
+
+    if isinstance(field, xr.DataArray):
+        return one(field, "obj")
+    there = [name for name, array in field.data_vars.items() if old <= {*array.dims}]
+    if not there:
+        raise ValueError(
+            f"no variable has the axes {sorted(map(str, old))}: the Dataset has {sorted(map(str, field.data_vars))}"
+        )
+    return xr.Dataset({name: one(field[name], f"obj[{name!r}]") for name in there}, attrs=field.attrs)
+
+
+def _is_mapping(coordinate: xr.DataArray) -> bool:
+    return bool({"crs_wkt", "grid_mapping_name", "spatial_ref"} & set(coordinate.attrs))
+
+
+def _check_values(array: xr.DataArray, label: str) -> None:
+    """Refuse what is not yet numbers with NaN for missing."""
+    if array.dtype.kind not in "iufb":
+        raise TypeError(f"{label} holds {array.dtype}, not numbers: leave it out, or convert it first")
+    said = {**array.attrs, **(array.encoding if array.dtype.kind in "iu" else {})}
+    for key in _FILLS:
+        fill = np.ravel(said.get(key, np.nan))[0]
+        if not np.isnan(float(fill)):
+            raise ValueError(
+                f"{label} holds {array.dtype} with an undecoded {key} of {fill}, which would be taken for a value. "
+                "Open it with rioxarray.open_rasterio(path, masked=True) or xarray's mask_and_scale=True, or mend it: "
+                f"{label} = {label}.where({label} != {fill}).assign_attrs({key}=float('nan'))"
+            )
+    scale, offset = float(array.attrs.get("scale_factor", 1)), float(array.attrs.get("add_offset", 0))
+    if (scale, offset) != (1.0, 0.0):
+        raise ValueError(
+            f"{label} is undecoded: its attrs say scale_factor {scale:g}, add_offset {offset:g}. Open it with "
+            "mask_and_scale=True"
+        )
+
+
+class _Tile(NamedTuple):
+    """Cells start..stop of an axis, the pixels they need, and the weights between the two."""
+
+    start: int
+    stop: int
+    pixels: list[slice]  # none outside the source, two where the source's ends meet inside the tile
+    weights: csr_array
+
+
+class _Tiling(NamedTuple):
+    down: list[_Tile]
+    along: list[_Tile]
+    side: int  # cells along a side of an output chunk: a whole number of tiles
+    steps: int  # maps of a stack that are worked on at once
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.down[-1].stop, self.along[-1].stop
+
+
+def _tiling(sides: tuple[Side, Side], how: str) -> _Tiling:
+    """Cut the grid into tiles whose windows are of bounded size, from the geometry alone: chunks have no say."""
+    overlaps = [side.overlaps() for side in sides]
+    per_cell = np.prod([w.nnz / np.count_nonzero(np.diff(w.indptr)) for w in overlaps])
+    side = int(np.clip((WINDOW / per_cell) ** 0.5, 1, TILE))
+    weights = [side.holders() for side in sides] if how == "nearest" else overlaps
+    down, along = (list(_tiles(w, side)) for w in weights)
+    window = max(tile.weights.shape[1] for tile in down) * max(tile.weights.shape[1] for tile in along)
+    steps = max(1, WINDOW // max(window, min(side, down[-1].stop) * min(side, along[-1].stop)))
+    return _Tiling(down, along, side * (TILE // side), steps)
+
+
+def _tiles(weights: csr_array, side: int) -> Iterator[_Tile]:
+    """Tiles of `side` cells at most where there are pixels, one for all cells in a row without."""
+    there = np.diff(weights.indptr) > 0
+    for start, stop in pairwise([0, *(np.flatnonzero(np.diff(there)) + 1), there.size]):
+        for first in range(start, stop, side if there[start] else stop - start):
+            yield _tile(weights, first, min(first + side, stop) if there[start] else stop)
+
+
+def _tile(weights: csr_array, start: int, stop: int) -> _Tile:
+    part = weights[start:stop]
+    used = np.unique(part.indices)
+    if not used.size:
+        return _Tile(start, stop, [], part[:, :0])
+    seam = np.flatnonzero(np.diff(used) > weights.shape[1] / 2) + 1  # a source that closes round the globe ends here
+    pixels = [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(used, seam)]
+    return _Tile(start, stop, pixels, part[:, np.concatenate([np.r_[run] for run in pixels])])
+
+
+def _window(variable: xr.Variable, row: _Tile, col: _Tile) -> xr.Variable:
+    """The pixels that a tile needs, in one piece: a view in memory, one read in a file, a slice in a graph."""
+    parts: Any = [variable[..., row.pixels[0], run] for run in col.pixels]
+    return parts[0] if len(parts) == 1 else type(parts[0]).concat(parts, variable.dims[-1])
+
+
+def _eager(variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    lead = variable.shape[:-2]
+    out = np.full((*lead, *tiling.shape), np.nan, dtype)
+    n = max(1, tiling.steps // max(1, int(np.prod(lead[1:]))))
+    for row, col in product(tiling.down, tiling.along):
+        if not (row.pixels and col.pixels):
+            continue
+        for some in [slice(k, k + n) for k in range(0, lead[0], n)] if lead else [...]:
+            window = _window(variable[some], row, col).values
+            cells = out[some][..., row.start : row.stop, col.start : col.stop]
+            cells[...] = _each(window, row.weights, col.weights, kernel, dtype)
+    return out
+
+
+def _lazy(variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[Any]) -> Any:
+    import dask.array
+
+    da: Any = dask.array  # which has no types
+    lead, steps = [], tiling.steps
+    for sizes in variable.chunks[:-2] if variable.chunks else ():
+        lead.append(tuple(min(steps, size - k) for size in sizes for k in range(0, size, steps)))
+        steps = max(1, steps // max(lead[-1]))
+
+    def block(row: _Tile, col: _Tile) -> Any:
+        cells = row.stop - row.start, col.stop - col.start
+        if not (row.pixels and col.pixels):
+            chunks = (*lead, tiling.side, tiling.side)
+            return da.full((*variable.shape[:-2], *cells), np.nan, dtype=dtype, chunks=chunks)
+        window: Any = _window(variable, row, col).data
+        return da.map_blocks(
+            _each,
+            window.rechunk((*lead, *window.shape[-2:])),
+            row.weights,
+            col.weights,
+            kernel,
+            dtype,
+            dtype=dtype,
+            chunks=(*lead, *cells),
+            meta=np.empty((0,) * variable.ndim, dtype),
+        )
+
+    tiles = da.block([[block(row, col) for col in tiling.along] for row in tiling.down])
+    return tiles.rechunk({tiles.ndim - 2: tiling.side, tiles.ndim - 1: tiling.side})
+
+
+def _each(
+    window: NDArray[Any], rows: csr_array, cols: csr_array, kernel: Any, dtype: np.dtype[Any]
+) -> NDArray[np.floating[Any]]:
+    """Every map of a stack (..., pixels, pixels) through one kernel: (..., cells, cells)."""
+    lead, overlap = window.shape[:-2], _Overlap(rows, cols)
+    out = np.empty((*lead, rows.shape[0], cols.shape[0]), dtype)
+    for i in np.ndindex(lead):
+        out[i] = kernel(window[i], overlap)
+    return out
+
+
+# ---- the arithmetic
+
+
+class _Overlap:
+    """Weights of one tile, the rows cut into strips of some `ROWS` pixels."""
+
+    def __init__(self, rows: csr_array, cols: csr_array) -> None:
+        self.rows, self.cols = rows, cols
+        cells = max(1, ROWS * rows.shape[0] // max(1, rows.nnz))
+        self.strips = []
+        for start in range(0, rows.shape[0], cells):
+            part = rows[start : start + cells]
+            if part.nnz:
+                first, last = int(part.indices.min()), int(part.indices.max()) + 1
+                self.strips.append((slice(start, start + cells), slice(first, last), part[:, first:last]))
+
+    def sums(self, image: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Value times area, and known area, summed over each cell, in cells and float64."""
+        total, known = (np.zeros((self.rows.shape[0], image.shape[1])) for _ in range(2))
+        for cells, pixels, weights in self.strips:
+            whole = (weights @ np.ones(weights.shape[1]))[:, None]
+            for left in range(0, image.shape[1], STRIP):
+                here = cells, slice(left, left + STRIP)
+                strip = image[pixels, left : left + STRIP]
+                there = strip == strip
+                if there.all():
+                    total[here], known[here] = weights @ strip.astype("f8"), whole
+                else:
+                    total[here] = weights @ np.where(there, strip, 0).astype("f8")
+                    known[here] = weights @ there.astype("f8")
+        return (self.cols @ total.T).T, (self.cols @ known.T).T
+
+
+def _mean(image: NDArray[Any], overlap: _Overlap, least: float) -> NDArray[np.float64]:
+    total, known = overlap.sums(image)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known >= least, total / known, np.nan)
+
+
+def _mode(image: NDArray[Any], overlap: _Overlap, least: float) -> NDArray[np.float64]:
+    import pandas as pd
+
+    classes = pd.unique(image.ravel())
+    classes = np.sort(classes[classes == classes])
+    if classes.size > CLASSES or (classes != classes.astype("f4")).any():
+        raise ValueError(
+            f"'mode' is for classes: at most {CLASSES} numbers that float32 holds exactly; there are {classes.size} "
+            f"from {classes[0]} to {classes[-1]}. Use how='mean' for measured values"
+        )
+    most, known = np.zeros((2, overlap.rows.shape[0], overlap.cols.shape[0]))
+    mode = np.full(most.shape, np.nan)
+    for value in classes:
+        area, _ = overlap.sums(image == value)
+        more = area > most + TINY  # equal areas but for rounding: the smaller class stays
+        mode[more], most[more] = value, area[more]
+        known += area
+    return np.where(known >= least, mode, np.nan)
+
+
+def _nearest(image: NDArray[Any], overlap: _Overlap, least: float) -> NDArray[Any]:
+    """Here each cell has one pixel of weight 1, or none."""
+    at, outside = [], []
+    for weights in (overlap.rows, overlap.cols):
+        held = np.diff(weights.indptr) > 0
+        index = np.zeros(held.size, "intp")
+        index[held] = weights.indices
+        at.append(index)
+        outside.append(~held)
+    out = image[np.ix_(*at)].astype("f8" if image.dtype.kind != "f" else image.dtype)
+    out[outside[0]] = np.nan
+    out[:, outside[1]] = np.nan
+    return out
+
+
+_KERNELS = {"mean": _mean, "mode": _mode, "nearest": _nearest}
