@@ -48,6 +48,9 @@ FITTED = {
     "dart": XGBRegressor(n_estimators=3, booster="dart").fit(X, Y),
     "linear": XGBRegressor(n_estimators=3, booster="gblinear").fit(X, Y),
     "booster": XGBRegressor(n_estimators=3).fit(X, Y).get_booster(),
+    "stopped early": XGBRegressor(n_estimators=99, learning_rate=0.9, early_stopping_rounds=2).fit(
+        X, Y, eval_set=[(ROWS[:9], Y[:9])], verbose=False
+    ),
     "minus nine": XGBRegressor(n_estimators=3, missing=-9.0).fit(X, Y),
 }
 
