@@ -285,7 +285,9 @@ def _forest(forest: Any, state: Mapping[str, Any], arrays: Mapping[str, NDArray[
             "install the version named in the file"
         )
     value, offset = _array(arrays, "value", "f", 1), _array(arrays, "offset", "i", 1)
-    if len(offset) < 2 or offset[0] != 0 or offset[-1] != len(value) or (np.diff(offset) < 1).any():
+    rising = len(offset) > 1 and offset[0] == 0 and offset[-1] == len(value)
+    rising = rising and bool(((offset >= 0) & (offset <= len(value))).all() and (np.diff(offset) > 0).all())
+    if not rising:
         raise ValueError("the offsets of the saved trees do not rise from 0 to the number of nodes")
     nodes = np.zeros(len(value), NODE_DTYPE)
     for name in NODE_DTYPE.names:

@@ -48,6 +48,9 @@ FITTED = {
     "dart": XGBRegressor(n_estimators=3, booster="dart").fit(X, Y),
     "linear": XGBRegressor(n_estimators=3, booster="gblinear").fit(X, Y),
     "booster": XGBRegressor(n_estimators=3).fit(X, Y).get_booster(),
+    "stopped early": XGBRegressor(n_estimators=99, learning_rate=0.9, early_stopping_rounds=2).fit(
+        X, Y, eval_set=[(ROWS[:9], Y[:9])], verbose=False
+    ),
     "minus nine": XGBRegressor(n_estimators=3, missing=-9.0).fit(X, Y),
 }
 
@@ -142,6 +145,13 @@ def spoiled(name, array, place, value):
         ("rf", "offset", 1, 10**9, "offsets of the saved trees do not rise"),
         ("rf", "offset", 1, 0, "offsets of the saved trees do not rise"),
         ("rf", "offset", 1, 5, "points outside its tree"),
+        (
+            "rf",
+            "offset",
+            slice(1, 3),
+            [2**62 + 9, -(2**62) - 9],
+            "offsets of the saved trees do not rise",
+        ),  # wraps round
         ("rf", "offset", -1, 5, "offsets of the saved trees do not rise"),
         ("svr", "vectors", (0, 0), np.nan, "'vectors' .* not finite"),
         ("svr", "support", 0, 10**6, "do not fit together"),

@@ -126,6 +126,20 @@ def test_a_row_does_not_depend_on_its_neighbours(name, data):
     assert found.tobytes() == WHOLE[name][chosen].tobytes()
 
 
+def test_unknown_estimators_always_see_one_number_of_rows():
+    counts = Answers(lambda rows: rows[:, 0] + len(rows), whole=True)  # as a matrix product does, in its last bits
+    found = predict_rows(counts, ROWS)
+    for n in (1, 17, 1000, 1024, 2047):
+        assert predict_rows(counts, ROWS[-n:]).tobytes() == found[-n:].tobytes()
+
+
+def test_tiles_are_filled_with_the_last_row():
+    seen = []
+    predict_rows(Answers(lambda rows: seen.append(rows) or rows[:, 0], whole=True), ROWS[:1027])
+    assert [tile.shape for tile in seen] == [(1024, K), (1024, K)]
+    assert (seen[1][3:] == ROWS[1026]).all() and (seen[1][:3] == ROWS[1024:1027]).all()
+
+
 @pytest.mark.parametrize("name", FITTED)
 def test_a_row_does_not_depend_on_threads(name):
     with threadpool_limits(4):
@@ -195,11 +209,11 @@ def test_nameless_estimators_are_given_plain_rows():
 
 
 class Answers(Foreign):
-    def __init__(self, answer):
-        self.answer = answer
+    def __init__(self, answer, whole=False):
+        self.answer, self.whole = answer, whole
 
     def predict(self, rows):
-        return self.answer(np.asarray(rows)[:, 0])
+        return self.answer(rows if self.whole else rows[:, 0])
 
 
 def test_one_column_is_flattened():
