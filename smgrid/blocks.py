@@ -1,11 +1,13 @@
 """Computes one block of maps and lays its chunks down, one date each.
 
-All that only one block needs is computed inside one task, so that its inputs are dropped when it is done, a fault can name
-the block, and nothing is computed twice; what several blocks share (the model, an opened file) stays a task of its own.
+All that only one block needs is computed inside one task, so that its inputs are dropped when it is done, a fault can
+name the block, and nothing is computed twice; what several blocks share (the model, an opened file) stays a task of its
+own.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -19,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from dask._task_spec import GraphNode, Task, TaskRef
+from dask._task_spec import DataNode, GraphNode, Task, TaskRef
 from dask.utils import key_split
 
 from smgrid.ledger import Line, writing
@@ -44,7 +46,7 @@ class Layer:
 
     def encode(self, values: np.ndarray) -> bytes:
         """The bytes of one chunk file; cells beyond the map's edge hold the fill value."""
-        from numcodecs.zstd import Zstd
+        from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
         stored = xr.conventions.encode_cf_variable(xr.Variable(self.dims, values, encoding=dict(self.encoding))).values
         if stored.dtype.newbyteorder("<") != np.dtype(self.dtype):
@@ -90,6 +92,7 @@ class Block:
     tile: Mapping[str, int]  # dimension -> index of the chunk, time left out
     dates: tuple[int, ...] | None  # places in the store's time; None without a time dimension
     identities: Mapping[str, Sequence[str | None]]  # layer -> one per date
+    shape: tuple[int, ...]
     where: str  # for people
     nodes: tuple[GraphNode, ...] = field(default=(), repr=False)  # its own tasks, in the order they run
 
@@ -139,7 +142,12 @@ def _compute(block: Block, results: dict[Hashable, Any]) -> dict[str, Any]:
         for need in node.dependencies:
             if last[need] == n and need not in kept:
                 del results[need]
-    return {name: np.asarray(results[key]) for name, key in block.keys.items()}
+    layers = {name: np.asarray(results[key]) for name, key in block.keys.items()}
+    for name, values in layers.items():
+        if values.shape != block.shape:
+            found = ValueError(f"it came out with shape {values.shape}, not {block.shape}")
+            raise _fault(block, name, found) from found
+    return layers
 
 
 def _fault(block: Block, what: str, error: Exception) -> RuntimeError:
@@ -195,33 +203,29 @@ def _counts(results: Mapping[str, Any], layers: Sequence[Layer], dates: int) -> 
     return found
 
 
-def graph_of(nodes: Mapping[Hashable, GraphNode], folder: Folder, blocks: Sequence[Block]) -> tuple[dict, Hashable]:
+def graph_of(
+    nodes: Mapping[Hashable, GraphNode], folder: Folder, blocks: Sequence[Block]
+) -> tuple[dict[Any, GraphNode], str]:
     """The task graph that computes and stores the blocks, and its one final key.
 
     A task that a single block needs goes into the block's own; the others stay as they are.
     """
     owner = _owners(nodes, blocks)
-    graph: dict[Hashable, GraphNode] = {key: nodes[key] for key, who in owner.items() if who < 0}
+    graph: dict[Any, GraphNode] = {key: nodes[key] for key, who in owner.items() if who < 0}
     run = uuid.uuid4().hex
     place, final = f"folder-{run}", f"written-{run}"
     ends = []
     for number, block in enumerate(blocks):
         own = _in_order(nodes, owner, number, block)
         outside = {need for node in own for need in node.dependencies} | set(block.keys.values())
-        needs = tuple(sorted(outside - {node.key for node in own}, key=str))
-        whole = Block(block.keys, block.tile, block.dates, block.identities, block.where, own)
+        needs: tuple[Any, ...] = tuple(sorted(outside - {node.key for node in own}, key=str))
+        whole = dataclasses.replace(block, nodes=own)
         end = (f"write-{run}", number)
-        graph[end] = Task(end, write_block, TaskRef(place), whole, needs, *map(TaskRef, needs))
+        graph[end] = Task(end, write_block, TaskRef(place), whole, needs, *(TaskRef(need) for need in needs))
         ends.append(end)
-    graph[place] = _data(place, folder)
-    graph[final] = Task(final, _nothing, *map(TaskRef, ends))
+    graph[place] = DataNode(place, folder)
+    graph[final] = Task(final, _nothing, *(TaskRef(end) for end in ends))
     return graph, final
-
-
-def _data(key: Hashable, value: Any) -> GraphNode:
-    from dask._task_spec import DataNode
-
-    return DataNode(key, value)
 
 
 def _nothing(*_: Any) -> None:
@@ -243,7 +247,9 @@ def _owners(nodes: Mapping[Hashable, GraphNode], blocks: Sequence[Block]) -> dic
     return owner
 
 
-def _in_order(nodes: Mapping, owner: Mapping, number: int, block: Block) -> tuple[GraphNode, ...]:
+def _in_order(
+    nodes: Mapping[Hashable, GraphNode], owner: Mapping[Hashable, int], number: int, block: Block
+) -> tuple[GraphNode, ...]:
     """A block's own tasks, each after what it needs."""
     done: dict[Hashable, GraphNode] = {}
     stack = list(block.keys.values())

@@ -1,15 +1,17 @@
 """Keeps the book of what a store holds, and lets one writer at a time write in it.
 
-The ledger is a text file, one line per chunk: the chunk's place, the SHA-256 of its stored bytes, the identity of the block
-it came from, what was counted in it, and a check over the line, so that a line torn by a crash is no line. During a
-run lines are appended, in any order and the last one holds; a finished ledger is sorted, so that the same work gives the same bytes.
+The ledger is a text file, one line per chunk: the chunk's place, the SHA-256 of its stored bytes, the identity of the
+block it came from, what was counted in it, and a check over the line, so that a line torn by a crash is no line. In a
+run lines are appended in any order, and the last one of a chunk holds; a finished one is sorted: same work, same bytes.
 
-A lock file beside the store names the writer's process and holds a token. Every writing thread or process shows the token before it
-writes, under a shared lock on the ledger; to stop them all, the token is changed and the lock taken alone once. After that nothing is in flight.
+A lock file beside the store names the writer's process and holds a token. Every thread or process that writes shows the
+token first, under a shared lock on the ledger. To stop them all, the token is changed and the lock taken alone once:
+after that nothing is in flight.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -87,7 +89,7 @@ def writing(ledger: str, lock: str, token: str) -> Iterator[Callable[[Line], Non
 
 def _write_all(file: int, data: bytes) -> None:
     if os.write(file, data) != len(data):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager

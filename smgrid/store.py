@@ -1,59 +1,66 @@
 """Writes maps block by block, so that a stopped run can go on.
 
-On disk a store is a plain Zarr v3 group (zstd with checksum, one date per chunk in time) that any reader opens, with a folder
-`smgrid` inside: the ledger of finished chunks and a manifest of what the whole is. The order of events keeps three promises.
+On disk a store is a plain Zarr v3 group (zstd with checksum, one date per chunk in time) that any reader opens, with a
+folder `smgrid` inside: the ledger of finished chunks and a manifest of what the whole is. Three promises are kept.
 
-- *Nobody opens half a map.* A first write goes to `PATH.partial`, which has no Zarr metadata until its ledger is full, and is
-  then renamed. New dates of an existing store are laid down where readers do not look yet; chunks of old dates that changed wait
-  aside; last come the coordinates, the arrays' new lengths and, in one file and at one stroke, the group's own metadata.
-- *A finished block is kept only if it would come out the same* (`smgrid.identity`), and if its stored bytes are those in the ledger.
-- *Same work, same bytes*, whatever the order of blocks and the number of interruptions: nothing stored tells the time.
+- *Nobody opens half a map.* A first write goes to `PATH.partial`, which has no Zarr metadata until its ledger is full,
+  and is then renamed. New dates of an existing store are laid down where readers do not look yet, and changed chunks of
+  old dates wait aside; last come the coordinates, the arrays' new lengths and, at one stroke, the group's own metadata.
+- *A finished block is kept only if it would come out the same* (`smgrid.identity`) and its stored bytes are those of the
+  ledger.
+- *Same work, same bytes*, whatever the order of blocks and the number of interruptions: nothing tells the time.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import itertools
-import json
 import logging
 import os
 import shutil
-import sys
-import threading
 import time
+<<<<<<< HEAD
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+=======
+from collections.abc import Callable, Hashable, Mapping, Sequence
+>>>>>>> store
 from pathlib import Path
 from typing import Any
 
 import dask
-import dask.array as da
 import numpy as np
 import xarray as xr
 from dask._task_spec import convert_legacy_graph
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
-from smgrid.blocks import ZSTD_LEVEL, Block, Folder, Layer, StorageFullError, graph_of, replace
-from smgrid.grid import find_crs
+from smgrid.blocks import Block, Folder, Layer, StorageFullError, graph_of, replace
 from smgrid.identity import identities
+from smgrid.layout import check_ours, files_in, foreign_files, move_if_new, remove_store, swap_in, write_metadata
 from smgrid.ledger import Line, count_appended, finished, one_writer, read_lines
+from smgrid.manifest import (
+    CorruptStoreError,
+    as_json,
+    check_same,
+    chunk_keys,
+    count_blocks,
+    date_labels,
+    describe,
+    read_manifest,
+    summarise,
+)
+from smgrid.progress import shown
 
 __all__ = ["CorruptStoreError", "IncompleteStoreError", "StorageFullError", "open_maps", "write_zarr"]
 
 log = logging.getLogger("smgrid")
 
-FORMAT = 1
 CELLS = 512  # side of a chunk where the maps come without chunks
 
 
 class IncompleteStoreError(ValueError):
     """A store whose write was stopped."""
-
-
-class CorruptStoreError(ValueError):
-    """A store that lacks what it should hold."""
 
 
 def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | None = None) -> xr.Dataset:
@@ -102,23 +109,24 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
     partial = target.with_name(target.name + ".partial")
     with one_writer(target, [p / "smgrid" / "ledger" for p in (partial, target)]) as (lock, token):
         if not resume:
-            _check_ours(target, "replaced")
-            _remove(partial)
-        root = partial if partial.exists() or not target.exists() else target
-        known = _manifest(root)
-        if known is None and (root is target or _foreign(root)):
+            check_ours(target, "replaced")
+            remove_store(partial)
+        root = target if resume and target.exists() and not partial.exists() else partial
+        known = read_manifest(root)
+        if known is None and (root is target or foreign_files(root)):
             raise ValueError(f"{root} is there and was not written by smgrid: choose another path, or move it away")
         maps, chunks = _tidy(maps, known)
+        manifest = describe(maps, chunks)
+        check_same(root, known, manifest)
         whole, places = _calendar(maps, root, known, root is target)
-        manifest = _describe(maps, chunks, whole)
-        _check_same(root, known, manifest)
+        manifest["dates"] = date_labels(whole)
         run = _Run(root, root is target, manifest, known, lock, token)
-        run.prepare(maps, whole)
         try:
+            run.prepare(maps, whole)
             run.compute(maps, places, progress)
             run.publish()
             if root is partial:
-                _swap(partial, target)
+                swap_in(partial, target)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -145,7 +153,7 @@ def open_maps(path: Any) -> xr.Dataset:
     target = _local(path)
     partial = target.with_name(target.name + ".partial")
     for root in (target, partial):
-        known = _manifest(root)
+        known = read_manifest(root)
         if known is None and not root.exists():
             continue
         if known is None and root is target:
@@ -153,10 +161,10 @@ def open_maps(path: Any) -> xr.Dataset:
         # metadata first, ledger second: a chunk is in the ledger before any reader's metadata shows it
         maps = xr.open_zarr(root, decode_coords="all", consolidated=True) if root is target else None
         known = {"layers": {}} if known is None else known
-        expected = _expected(known["layers"], known.get("dates") if maps is None else _labels(maps))
+        expected = chunk_keys(known["layers"], known.get("dates") if maps is None else date_labels(maps))
         there = read_lines(root / "smgrid" / "ledger")
         if maps is None or any(key not in there for key in expected):
-            n, m = _blocks(expected, there)
+            n, m = count_blocks(expected, there)
             raise IncompleteStoreError(
                 f"{root} holds {n} of {m} blocks: its write was stopped. Call write_zarr with the same maps and "
                 f"{str(target)!r} again; it goes on from there"
@@ -198,7 +206,11 @@ def _tidy(maps: Any, known: Mapping[str, Any] | None) -> tuple[xr.Dataset, dict[
         raise ValueError("the dates are not in order: maps = maps.sortby('time')")
     if "time" in maps.dims and ("time" not in maps.indexes or not maps.indexes["time"].is_unique):
         raise ValueError("every date of the maps needs a `time` of its own; some are missing or there twice")
+<<<<<<< HEAD
     sizes = dict.fromkeys(maps.dims, 1)
+=======
+    sizes = {str(dim): 1 for dim in maps.dims}
+>>>>>>> store
     for name in names:
         chunks = maps[name].chunksizes or {dim: (min(CELLS, n),) for dim, n in maps[name].sizes.items()}
         sizes |= {str(d): max(sizes[d], *c) for d, c in chunks.items()}
@@ -207,10 +219,12 @@ def _tidy(maps: Any, known: Mapping[str, Any] | None) -> tuple[xr.Dataset, dict[
     for name in names:
         layer = maps[name]
         regular = {
-            dim: sizes[dim] for dim, c in layer.chunksizes.items() if dim != "time" and not _regular(c, sizes[dim])
+            dim: sizes[str(dim)]
+            for dim, c in layer.chunksizes.items()
+            if dim != "time" and not _regular(c, sizes[str(dim)])
         }
         if layer.chunks is None:
-            regular = {dim: 1 if dim == "time" else sizes[dim] for dim in layer.dims}
+            regular = {dim: 1 if dim == "time" else sizes[str(dim)] for dim in layer.dims}
         elif regular:
             log.info("%s: chunks made regular on their way to disk: %s", name, regular)
         out[name] = layer.chunk(regular) if regular else layer
@@ -235,110 +249,39 @@ def _encoding(layer: xr.DataArray, maps: xr.Dataset) -> dict[str, Any]:
     return encoding
 
 
-def _labels(maps: xr.Dataset) -> list[str] | None:
-    """The dates as text; None without a time dimension."""
-    if "time" not in maps.dims:
-        return None
-    values = maps["time"].values
-    if values.dtype.kind == "M":
-        return [text.removesuffix("T00:00:00.000000000") for text in np.datetime_as_string(values.astype("M8[ns]"))]
-    return [str(value) for value in values]
-
-
-def _calendar(maps: xr.Dataset, root: Path, known: Mapping[str, Any] | None, append: bool) -> tuple[xr.Dataset, Any]:
+def _calendar(
+    maps: xr.Dataset, root: Path, known: Mapping[str, Any] | None, append: bool
+) -> tuple[xr.Dataset, tuple[int, ...] | None]:
     """All that is stored whole, over the dates of the store and the maps; and the places of the maps' dates."""
     own = maps.drop_vars([name for name, v in maps.data_vars.items() if {"y", "x"} <= set(v.dims)])
-    new, old = _labels(maps), (known or {}).get("dates")
-    if known is None or (new is None) != (old is None) or new is None:
+    new = date_labels(maps)
+    if known is None or new is None:
         return own, None if new is None else tuple(range(len(new)))
-    gone = [date for date in old if date not in set(new)]
+    old: list[str] = known["dates"]
+    gone = set(old) - set(new)
     if gone and not append:
         raise ValueError(
-            f"{root} is an unfinished write of other dates ({gone[0]} ... are not in these maps): give maps that have "
-            "them too, or start anew with resume=False"
+            f"{root} is an unfinished write that has other dates too ({min(gone)} is not in these maps): give maps "
+            "that have them all, or start anew with resume=False"
         )
     if append:
-        late = [date for n, date in enumerate(new) if date not in set(old)]
-        stored = xr.open_zarr(root, decode_coords="all", consolidated=True, chunks=None)
+        stored = xr.open_zarr(root, decode_coords="all", consolidated=True, chunks=None).isel(time=slice(len(old)))
         last = stored["time"].values[-1]
-        early = [date for date in late if not maps["time"].values[new.index(date)] > last]
+        early = [date for date, at in zip(new, maps["time"].values) if date not in old and at <= last]
         if early:
             raise ValueError(
                 f"{root} ends with {old[-1]}, and the maps bring {early[0]}, which lies before: dates are added in "
                 "order. Start anew with resume=False and maps that hold all dates"
             )
         if gone:
-            kept = stored.drop_vars([n for n in stored.data_vars if n not in own.variables]).load()
-            kept = kept.isel(time=[n for n, date in enumerate(old) if date in set(gone)])
+            kept = stored.drop_vars([n for n in stored.data_vars if n not in own.variables])
+            kept = kept.isel(time=[n for n, date in enumerate(old) if date in gone]).load()
             own = xr.concat(
-                [kept, own], "time", data_vars="minimal", coords="minimal", compat="override", join="override",
-                combine_attrs="override",
-            )  # fmt: skip
+                [kept, own], "time", data_vars="minimal", coords="minimal", compat="override", join="override"
+            )
             own = own.sortby("time").assign_attrs(maps.attrs)
-    order = _labels(own) or []
-    at = {date: n for n, date in enumerate(order)}
+    at = {date: n for n, date in enumerate(date_labels(own) or ())}
     return own, tuple(at[date] for date in new)
-
-
-def _describe(maps: xr.Dataset, chunks: Mapping[str, int], whole: xr.Dataset) -> dict[str, Any]:
-    """The manifest: what these maps are, in words and numbers that can be compared."""
-    crs = find_crs(maps)
-    code = crs and crs.to_epsg()
-    grid: dict[str, Any] = {"crs": f"EPSG:{code}" if code else crs and _digest(crs.to_wkt().encode())}
-    for name in ("y", "x"):
-        if name in maps.coords:
-            values = np.asarray(maps[name].values, "f8")
-            grid[name] = f"{values.size} cells, {values[0]!r} ... {values[-1]!r}, {_digest(values.tobytes())}"
-    layers = {}
-    for name, layer in maps.data_vars.items():
-        if {"y", "x"} <= set(layer.dims):
-            told = {k: layer.attrs[k] for k in ("units", "flag_meanings") if k in layer.attrs}
-            if "flag_values" in layer.attrs:
-                told["flag_values"] = np.asarray(layer.attrs["flag_values"]).tolist()
-            layers[str(name)] = {
-                "dims": list(layer.dims),
-                "sizes": {d: layer.sizes[d] for d in layer.dims if d != "time"},
-                "chunks": {d: chunks[d] for d in layer.dims},
-                "dtype": str(layer.encoding["dtype"]),
-                **told,
-            }
-    rest = {
-        str(n): _digest(np.asarray(v.values).astype(str).tobytes())
-        for n, v in maps.coords.items()
-        if "time" not in v.dims and n not in ("y", "x", "spatial_ref")
-    }
-    return {
-        "format": FORMAT, "model": maps.attrs.get("model_digest"), "grid": grid, "layers": layers,
-        "coordinates": rest, "dates": _labels(whole),
-    }  # fmt: skip
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _check_same(root: Path, known: Mapping[str, Any] | None, manifest: Mapping[str, Any]) -> None:
-    if known is None:
-        return
-    if known.get("format") != FORMAT:
-        raise ValueError(f"{root} has format {known.get('format')} where this smgrid writes {FORMAT}: use resume=False")
-    found = []
-    for part in ("model", "layers", "grid", "coordinates"):
-        old, new = known.get(part), manifest[part]
-        if part == "layers" and sorted(old or ()) != sorted(new):
-            found.append(f"the layers are {sorted(old or ())} there and {sorted(new)} here")
-        elif isinstance(new, dict) and isinstance(old, dict):
-            for name in sorted({*old, *new}):
-                if old.get(name) != new.get(name):
-                    found.append(f"{part}, {name}: {old.get(name)} there, {new.get(name)} here")
-        elif old != new:
-            found.append(f"the {part} is {old} there and {new} here")
-    if (known["dates"] is None) != (manifest["dates"] is None):
-        found.append("one has a time dimension and the other has not")
-    if found:
-        raise ValueError(
-            f"{root} holds other maps: {'; '.join(found)}. Write to another path, or start anew with resume=False"
-        )
 
 
 # ---- one run
@@ -348,13 +291,19 @@ class _Run:
     """One write: from the folder it found to the finished store."""
 
     def __init__(
-        self, root: Path, published: bool, manifest: dict, known: Mapping[str, Any] | None, lock: str, token: str
+        self,
+        root: Path,
+        published: bool,
+        manifest: dict[str, Any],
+        known: Mapping[str, Any] | None,
+        lock: str,
+        token: str,
     ):
         self.root, self.manifest = root, manifest
         self.readable = 0 if not published or known is None else len(known["dates"] or [0])
         self.own = root / "smgrid"
         self.lock, self.token = lock, token
-        self.expected = _expected(manifest["layers"], manifest["dates"])
+        self.expected = chunk_keys(manifest["layers"], manifest["dates"])
         self.computed, self.left = 0, 0
 
     def prepare(self, maps: xr.Dataset, whole: xr.Dataset) -> None:
@@ -366,8 +315,8 @@ class _Run:
             orphan.unlink()
         shutil.rmtree(self.own / "next", ignore_errors=True)
         if not self.readable:
-            replace(self.own / "manifest.json", _json(self.manifest))
-        _write_metadata(maps, whole, self.manifest["layers"], self.own / "next")
+            replace(self.own / "manifest.json", as_json(self.manifest))
+        write_metadata(maps, whole, self.manifest["layers"], self.own / "next")
         layers = {}
         for name, told in self.manifest["layers"].items():
             array = zarr.open_array(self.own / "next" / name, mode="r")
@@ -402,17 +351,15 @@ class _Run:
         log.info("%s: %d of %d blocks to compute", self.root, len(todo), total)
         self._check_space(coming)
         work, final = graph_of(nodes, self.folder, todo)
-        parts = len(coming)
-        with _shown(progress, self.folder.ledger, parts, self.root.name.removesuffix(".partial")):
-            tasks = Delayed(final, HighLevelGraph.from_collections(final, work), layer=final)
+        whole: Any = HighLevelGraph.from_collections(final, work)
+        tasks = Delayed(final, whole, layer=final)  # type: ignore[no-untyped-call]
+        with shown(progress, self.root.name.removesuffix(".partial"), len(coming), _counter(self.folder.ledger)):
             try:
-                dask.compute(tasks, optimize_graph=False)
+                dask.base.compute(tasks, optimize_graph=False)  # type: ignore[no-untyped-call]
             except (RuntimeError, OSError):
                 raise
-            except Exception as error:
-                raise RuntimeError(
-                    f"an input that several blocks of {self.root} share failed: {type(error).__name__}: {error}"
-                ) from error
+            except Exception as error:  # not inside a block, which says itself where it failed
+                raise RuntimeError(f"writing {self.root} failed: {type(error).__name__}: {error}") from error
 
     def _is_done(self, block: Block, there: Mapping[str, Line]) -> bool:
         for name in block.keys:
@@ -438,7 +385,7 @@ class _Run:
         sizes = [p.stat().st_size for key in itertools.islice(there, 1000) if (p := self.root / key).exists()]
         left = [key for key in self.expected if key not in there]
         needed = int(np.mean(sizes) * len(left)) if sizes else self.left
-        n, m = _blocks(self.expected, there)
+        n, m = count_blocks(self.expected, there)
         return StorageFullError(
             errno.ENOSPC,
             f"no space left: {n} of {m} blocks are stored, about {_si(needed)} ({needed} bytes) more are needed, "
@@ -451,19 +398,19 @@ class _Run:
         there = read_lines(self.folder.ledger)
         lines = [there[key] for key in self.expected]
         kept = set(self.expected)
-        for key in kept & {str(p.relative_to(self.own / "staged")) for p in _files(self.own / "staged")}:
+        for key in kept & {str(p.relative_to(self.own / "staged")) for p in files_in(self.own / "staged")}:
             if self.folder.find(there[key]) == self.folder.staged(key):
                 os.replace(self.folder.staged(key), self.root / key)
         for name in self.manifest["layers"]:
-            for path in _files(self.root / name / "c"):  # dates of a run that was stopped and never taken up again
+            for path in files_in(self.root / name / "c"):  # dates of a run that was stopped and never taken up again
                 if str(path.relative_to(self.root)) not in kept:
                     path.unlink()
         aside = self.own / "next"
         # chunks before the metadata of their arrays, the group's last
-        for path in sorted(_files(aside), key=lambda p: (p.parent == aside, p.name == "zarr.json", p)):
-            _move_if_new(path, self.root / path.relative_to(aside))
-        self.manifest["summary"] = _summary(lines, self.manifest)
-        for name, data in (("ledger", finished(lines)), ("manifest.json", _json(self.manifest))):
+        for path in sorted(files_in(aside), key=lambda p: (p.parent == aside, p.name == "zarr.json", p)):
+            move_if_new(path, self.root / path.relative_to(aside))
+        self.manifest["summary"] = summarise(lines, self.manifest)
+        for name, data in (("ledger", finished(lines)), ("manifest.json", as_json(self.manifest))):
             if (self.own / name).read_bytes() != data:
                 replace(self.own / name, data)
         for rest in ("next", "staged"):
@@ -474,26 +421,6 @@ class _Run:
         return self.manifest["summary"]
 
 
-def _expected(layers: Mapping[str, Any], dates: Sequence[str] | None) -> list[str]:
-    """Keys of every chunk of a whole store."""
-    keys = []
-    for name, told in layers.items():
-        counts = [
-            len(dates or ()) if dim == "time" else -(-told["sizes"][dim] // told["chunks"][dim]) for dim in told["dims"]
-        ]
-        keys += ["/".join([name, "c", *map(str, at)]) for at in np.ndindex(*counts)]
-    return keys
-
-
-def _blocks(expected: Sequence[str], there: Mapping[str, Line]) -> tuple[int, int]:
-    """How many blocks are stored with all their layers, of how many."""
-    places: dict[str, bool] = {}
-    for key in expected:
-        at = key.split("/", 1)[1]
-        places[at] = places.get(at, True) and key in there
-    return sum(places.values()), len(places)
-
-
 def _blocks_of(
     layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, maps: xr.Dataset, nodes: Mapping[Any, Any]
 ) -> list[Block]:
@@ -501,7 +428,8 @@ def _blocks_of(
     groups: dict[Any, list[str]] = {}
     for name, layer in layers.items():
         groups.setdefault((layer.dims, layer.data.chunks), []).append(name)
-    made, wanted, labels = [], {}, _labels(maps) or []
+    made, labels = [], date_labels(maps) or []
+    wanted: dict[Hashable, tuple[int | None, int]] = {}
     for (dims, chunks), names in groups.items():
         starts = [np.cumsum([0, *c]) for c in chunks]
         for at in np.ndindex(*(len(c) for c in chunks)):
@@ -512,142 +440,32 @@ def _blocks_of(
             place = ", ".join(f"{d} {i}..{j - 1}" for d, (i, j) in span.items() if d != "time")
             if days is not None:
                 place = f"{'..'.join(dict.fromkeys((labels[days][0], labels[days][-1])))}, {place}"
-            made.append((keys, tile, places[days] if places is not None and days else None, f"block ({place})"))
+            dates = places[days] if places is not None and days is not None else None
+            shape = tuple(j - i for i, j in span.values())
+            made.append((keys, tile, dates, shape, f"block ({place})"))
             whole = (None, 1) if days is None else (dims.index("time"), days.stop - days.start)
             wanted.update(dict.fromkeys(keys.values(), whole))
     found = identities(nodes, wanted)
-    return [Block(k, tile, dates, {n: found[key] for n, key in k.items()}, where) for k, tile, dates, where in made]
-
-
-# ---- on disk
-
-
-def _write_metadata(maps: xr.Dataset, whole: xr.Dataset, layers: Mapping[str, Any], folder: Path) -> None:
-    """Everything of a store but its blocks: what xarray writes of maps whose layers are not there yet."""
-    import zarr
-    from zarr.codecs import ZstdCodec
-
-    codecs = (ZstdCodec(level=ZSTD_LEVEL, checksum=True),)
-    out = whole.compute()
-    for name, variable in out.variables.items():
-        out[name].encoding = _whole_encoding(variable) | {"compressors": codecs}
-    for name, told in layers.items():
-        shape = [out.sizes["time"] if dim == "time" else told["sizes"][dim] for dim in told["dims"]]
-        empty = da.zeros(shape, chunks=-1, dtype=maps[name].dtype)
-        out[name] = xr.Variable(told["dims"], empty, maps[name].attrs)
-        encoding = maps[name].encoding
-        fill = encoding.get("_FillValue", 0)
-        chunks = tuple(told["chunks"][dim] for dim in told["dims"])
-        out[name].encoding = encoding | {"chunks": chunks, "compressors": codecs, "fill_value": fill}
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        out.to_zarr(folder, mode="w", compute=False, zarr_format=3, consolidated=False)
-    group = json.loads((folder / "zarr.json").read_text())
-    members = {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/zarr.json"))}
-    group["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": members}
-    (folder / "zarr.json").write_bytes(_json(group, sort=False))
-    (folder / "smgrid").mkdir()
-    (folder / "smgrid" / "zarr.json").write_bytes(_json({"attributes": {}, "zarr_format": 3, "node_type": "group"}))
-
-
-def _whole_encoding(variable: xr.Variable) -> dict[str, Any]:
-    """Encoding that depends on no other date, so that a store that grew is what it would be in one go."""
-    chunks = tuple(1 if dim == "time" else n for dim, n in variable.sizes.items())
-    if variable.dtype.kind != "M":
-        return {"chunks": chunks} | ({} if variable.dtype.kind in "OSUT" else {"_FillValue": None})
-    if variable.dims != ("time",) or np.isnat(variable.values).any():
-        return {"chunks": chunks, "units": "seconds since 1970-01-01", "dtype": "float64"}
-    days = (variable.values == variable.values.astype("M8[D]")).all()
-    return {"chunks": chunks, "units": f"{'days' if days else 'seconds'} since 1970-01-01", "dtype": "int64"}
-
-
-def _manifest(root: Path) -> dict[str, Any] | None:
-    """What a store says it is; None where there is no store of ours."""
-    try:
-        return json.loads((root / "smgrid" / "manifest.json").read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise CorruptStoreError(f"{root}/smgrid/manifest.json cannot be read ({error}): use resume=False") from error
-
-
-def _json(content: Any, sort: bool = True) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=sort) + "\n").encode()
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if not path.is_dir()]
-
-
-def _foreign(root: Path) -> list[str]:
-    """Files in a store that smgrid did not write."""
-    names = {"smgrid", *(_manifest(root) or {"layers": ()})["layers"]}
-    with suppress(FileNotFoundError, ValueError, KeyError):
-        names |= set(json.loads((root / "zarr.json").read_text())["consolidated_metadata"]["metadata"])
-    parts = (path.relative_to(root).parts for path in _files(root))
-    return sorted("/".join(p) for p in parts if p[0] not in names and p != ("zarr.json",))
-
-
-def _check_ours(root: Path, fate: str) -> None:
-    if not root.exists():
-        return
-    if _manifest(root) is None:
-        raise ValueError(f"{root} was not written by smgrid, so it is not {fate}: choose another path, or move it away")
-    if foreign := _foreign(root):
-        raise ValueError(f"{root} holds files that smgrid did not write, so it is not {fate}: move {foreign[:3]} away")
-
-
-def _remove(root: Path) -> None:
-    if _manifest(root) is not None or _foreign(root):
-        _check_ours(root, "removed")
-    if root.exists():
-        shutil.rmtree(root)
-
-
-def _move_if_new(path: Path, to: Path) -> None:
-    if not to.exists() or to.read_bytes() != path.read_bytes():
-        to.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, to)
-
-
-def _swap(partial: Path, target: Path) -> None:
-    """Put the finished store in its place; an old one goes only after that."""
-    old = target.with_name(target.name + ".replaced")
-    if target.exists():
-        _check_ours(target, "replaced")
-        _remove(old)
-        os.rename(target, old)
-    os.rename(partial, target)
-    _remove(old)
+    return [
+        Block(keys, tile, dates, {name: found[key] for name, key in keys.items()}, shape, where)
+        for keys, tile, dates, shape, where in made
+    ]
 
 
 # ---- what is said
 
 
-def _summary(lines: Sequence[Line], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Cells in all, with a value, and by the meaning of their flags."""
-    cells, mapped, flags = 0, 0, dict[str, int]()
-    for line in lines:
-        if line.counts != "-":
-            counts = json.loads(line.counts)
-            cells, mapped = cells + counts["cells"], mapped + counts["mapped"]
-            for pair, n in counts.get("flags", {}).items():
-                flags[pair] = flags.get(pair, 0) + n
-    status, culprit = (_meanings(manifest["layers"].get(name)) for name in ("status", "culprit"))
-    by_status: dict[str, int] = {}
-    by_culprit: dict[str, dict[str, int]] = {}
-    for pair, n in sorted(flags.items()):
-        state, reason = pair.split(".")
-        said = status.get(state, state)
-        by_status[said] = by_status.get(said, 0) + n
-        if reason != "0":
-            by_culprit.setdefault(said, {})[culprit.get(reason, reason)] = n
-    blocks = _blocks([line.key for line in lines], {})[1]
-    return {"blocks": blocks, "cells": cells, "mapped": mapped, "status": by_status, "culprit": by_culprit}
+def _counter(ledger: Path) -> Callable[[], int]:
+    """How many chunks have been stored from now on, by how the ledger grows."""
+    done, at = 0, ledger.stat().st_size
 
+    def count() -> int:
+        nonlocal done, at
+        more, at = count_appended(ledger, at)
+        done += more
+        return done
 
-def _meanings(layer: Mapping[str, Any] | None) -> dict[str, str]:
-    told = layer or {}
-    return {str(v): m for v, m in zip(told.get("flag_values", ()), told.get("flag_meanings", "").split())}
+    return count
 
 
 def _report(target: Path, summary: Mapping[str, Any], seconds: float, computed: int) -> None:
@@ -665,6 +483,7 @@ def _report(target: Path, summary: Mapping[str, Any], seconds: float, computed: 
 def _si(n: float) -> str:
     power = max(i for i in range(5) if i == 0 or n >= 1000**i)
     return f"{n / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+<<<<<<< HEAD
 
 
 @contextmanager
@@ -716,3 +535,5 @@ def _lines(title: str, total: int, begun: float) -> Iterator[Any]:
             log.info("%s: %d of %d chunks after %.0f s, about %.0f s to go", title, done, total, spent, rest)
 
     yield say
+=======
+>>>>>>> store
