@@ -39,9 +39,8 @@ for name, each in maps.items():
     rmse = smgrid.scores.rmse(soil, scene.airborne, dim=("y", "x"))
     for k, day in enumerate(each.time.dt.strftime("%Y-%m-%d").values):
         b, p = seams[name].ratio.values[k], seams[name].p_value.values[k]
-        print(
-            f"{day} {name:4} bias {bias.values[k]:+.3f}  RMSE {rmse.values[k]:.3f} m3 m-3  seams B = {b:.2f}, p = {p:.3f}"
-        )
+        scored = f"bias {bias.values[k]:+.3f}  RMSE {rmse.values[k]:.3f} m3 m-3"
+        print(f"{day} {name:4} {scored}  seams B = {b:.2f}, p = {p:.3f}")
 
 smgrid.plot.maps({"airborne": scene.airborne, **maps}, seams=seams).savefig(out / "maps.png", dpi=150)
 smgrid.write_geotiff(maps["RF"], out / "RF.tif")

@@ -19,12 +19,7 @@ import logging
 import os
 import shutil
 import time
-<<<<<<< HEAD
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-=======
 from collections.abc import Callable, Hashable, Mapping, Sequence
->>>>>>> store
 from pathlib import Path
 from typing import Any
 
@@ -206,11 +201,7 @@ def _tidy(maps: Any, known: Mapping[str, Any] | None) -> tuple[xr.Dataset, dict[
         raise ValueError("the dates are not in order: maps = maps.sortby('time')")
     if "time" in maps.dims and ("time" not in maps.indexes or not maps.indexes["time"].is_unique):
         raise ValueError("every date of the maps needs a `time` of its own; some are missing or there twice")
-<<<<<<< HEAD
-    sizes = dict.fromkeys(maps.dims, 1)
-=======
     sizes = {str(dim): 1 for dim in maps.dims}
->>>>>>> store
     for name in names:
         chunks = maps[name].chunksizes or {dim: (min(CELLS, n),) for dim, n in maps[name].sizes.items()}
         sizes |= {str(d): max(sizes[d], *c) for d, c in chunks.items()}
@@ -483,57 +474,3 @@ def _report(target: Path, summary: Mapping[str, Any], seconds: float, computed: 
 def _si(n: float) -> str:
     power = max(i for i in range(5) if i == 0 or n >= 1000**i)
     return f"{n / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
-<<<<<<< HEAD
-
-
-@contextmanager
-def _shown(progress: bool | None, ledger: Path, total: int, title: str) -> Iterator[None]:
-    """Show how far the ledger has grown, on whatever scheduler the blocks run."""
-    if progress is False:
-        yield
-        return
-    bar = progress or sys.stderr.isatty() or "ipykernel" in sys.modules
-    stop, offset = threading.Event(), ledger.stat().st_size
-    begun = time.monotonic()
-
-    def watch(say: Any) -> None:
-        done, at = 0, offset
-        while True:
-            last = stop.wait(0.2 if bar else 60)
-            more, at = count_appended(ledger, at)
-            done += more
-            say(done)
-            if last:
-                return
-
-    with _bar(title, total) if bar else _lines(title, total, begun) as say:
-        watcher = threading.Thread(target=watch, args=(say,), daemon=True)
-        watcher.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            watcher.join()
-
-
-@contextmanager
-def _bar(title: str, total: int) -> Iterator[Any]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as bars:
-        task = bars.add_task(title, total=total)
-        yield lambda done: bars.update(task, completed=done)
-
-
-@contextmanager
-def _lines(title: str, total: int, begun: float) -> Iterator[Any]:
-    def say(done: int) -> None:
-        spent = time.monotonic() - begun
-        if spent >= 60 and done > 0:
-            rest = spent * (total - done) / done
-            log.info("%s: %d of %d chunks after %.0f s, about %.0f s to go", title, done, total, spent, rest)
-
-    yield say
-=======
->>>>>>> store

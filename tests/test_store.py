@@ -90,34 +90,7 @@ def predict(cube, model, digest="a model"):
     """Maps as `predict_map` builds them, from whatever the cube is chunked like."""
     template = cube["vv"]
     bands = [cube[n].data if cube[n].dims == template.dims else cube[n].data[None] for n in NAMES]
-<<<<<<< HEAD
-    if template.chunks is None:
-        layers = predict_block(*bands, model=model)
-    else:
-        model_key = "model-" + dask.tokenize.tokenize(model)
-        block = "blocks-" + dask.tokenize.tokenize(*bands, model)
-        tasks = {model_key: dask._task_spec.DataNode(model_key, model)}
-        for at in np.ndindex(*template.data.numblocks):
-            inputs = [
-                dask._task_spec.TaskRef((b.name, *(i if n > 1 else 0 for i, n in zip(at, b.numblocks)))) for b in bands
-            ]
-            key = (block, *at)
-            tasks[key] = dask._task_spec.Task(key, predict_block, *inputs, model=dask._task_spec.TaskRef(model_key))
-        layers = []
-        graph = dask.highlevelgraph.HighLevelGraph.from_collections(block, tasks, dependencies=bands)
-        for n, dtype in enumerate(("f4", "u1", "u1")):
-            name = f"layer{n}-{block}"
-            gets = {
-                (name, *at): dask._task_spec.Task((name, *at), layer_of, dask._task_spec.TaskRef((block, *at)), n)
-                for at in np.ndindex(*template.data.numblocks)
-            }
-            whole = dask.highlevelgraph.HighLevelGraph(
-                {**graph.layers, name: gets}, {**graph.dependencies, name: {block}}
-            )
-            layers.append(da.Array(whole, name, template.chunks, dtype=dtype))
-=======
     layers = predict_block(*bands, model=model) if template.chunks is None else lazy_layers(bands, model)
->>>>>>> store
     dims, flags = template.dims, {"flag_values": np.array([0, 1, 2], "u1"), "flag_meanings": STATES}
     culprits = {"flag_values": np.arange(4, dtype="u1"), "flag_meanings": "none " + " ".join(NAMES)}
     soil = {"units": "m3 m-3", "long_name": "soil moisture", "ancillary_variables": "status culprit"}
@@ -138,18 +111,6 @@ def predict(cube, model, digest="a model"):
 def synthetic_cube(days=3, seed=0):
     """A synthetic cube in memory; a longer one begins as the shorter one."""
     time = np.datetime64("2015-05-01", "ns") + np.arange(days) * np.timedelta64(6, "D")
-<<<<<<< HEAD
-    shape = (days, *GRID.shape)
-    # drawn date by date, so that a longer cube begins as the shorter one
-    bands = {n: (("time", "y", "x"), np.stack([rng.random(GRID.shape, "f4") for _ in range(days)])) for n in ("a",)}
-    values = {
-        n: np.stack([np.random.default_rng((seed, i, d)).random(shape[1:], "f4") for d in range(days)])
-        for i, n in enumerate(NAMES[:2])
-    }
-    del bands
-    cube = xr.Dataset({n: (("time", "y", "x"), v) for n, v in values.items()}, coords={**GRID.coords(), "time": time})
-    cube["sand"] = ("y", "x"), np.random.default_rng((seed, 9)).random(shape[1:], "f4")
-=======
 
     def draw(*number):
         return np.random.default_rng((seed, *number)).random(GRID.shape, "f4")
@@ -158,7 +119,6 @@ def synthetic_cube(days=3, seed=0):
         name: (("time", "y", "x"), np.stack([draw(n, d) for d in range(days)])) for n, name in enumerate(NAMES[:2])
     }
     cube = xr.Dataset({**bands, "sand": (("y", "x"), draw(9))}, coords={**GRID.coords(), "time": time})
->>>>>>> store
     cube["vv"][0, :5, :4] = np.nan
     return cube
 
