@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from smgrid.grid import Grid, _is_ease2, find_crs, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
+from smgrid.grid import Grid, find_crs, is_ease2, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
 
 TINY = 1e-9  # of a cell: rounding, not overlap
 _AXES = (("y", "x"), ("lat", "lon"), ("latitude", "longitude"))
@@ -136,7 +136,7 @@ def _is_geographic(field: xr.DataArray | xr.Dataset, ydim: str, xdim: str) -> bo
             f"no CRS, and the axes {ydim!r}, {xdim!r} are not in degrees. Say what they are: "
             "obj = obj.rio.write_crs('EPSG:4326') (import rioxarray), or the CRS that they have"
         )
-    if _is_ease2(crs):
+    if is_ease2(crs):
         return False
     if crs.is_geographic:
         flattening = crs.ellipsoid.inverse_flattening if crs.ellipsoid else 0.0
