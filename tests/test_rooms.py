@@ -10,7 +10,7 @@ import pytest
 import smgrid
 
 ROOMS = """
-grid units files shapes features scores kernels overlap regrid temporal coarse sources regressors models modelfiles
+grid units files shapes features scores kernels overlap regrid splines temporal coarse sources regressors models modelfiles
 identity store geotiff patterns seams plot cube samples predict attribution sensors landscape synthetic scenarios report
 demo cli
 """.split()
