@@ -297,24 +297,21 @@ def _days(days: Any, *, whole: bool = False) -> NDArray[np.datetime64]:
     """Days asked for as datetime64[ns], in their order; `whole` takes off the time of day."""
     import pandas as pd
 
-    values = getattr(days, "values", days)
-    values = [values] if isinstance(values, str) or np.ndim(values) == 0 else values
-    example = next(iter(np.ravel(np.asarray(values, object))), None)
-    if example is None:
+    values = days.values if hasattr(days, "dims") else days
+    if isinstance(values, np.ndarray):
+        values = values.ravel()
+    elif isinstance(values, str) or np.ndim(values) == 0:
+        values = [values]
+    first = next(iter(values), None)
+    if first is None:
         raise ValueError("no days are asked for: give one at least")
-    if isinstance(example, int | float | np.number) and not isinstance(values, np.ndarray | pd.DatetimeIndex):
-        raise TypeError(
-            f"days are dates ('2015-05-05', datetime64, a time coordinate), not numbers such as {example!r}"
-        )
+    wanted = "days are dates ('2015-05-05', datetime64, a time coordinate)"
+    if isinstance(first, int | float | np.number):  # which pandas would take as nanoseconds
+        raise TypeError(f"{wanted}, not {type(first).__name__} such as {first}")
     try:
-        if isinstance(values, np.ndarray) and values.dtype.kind in "iufbm":
-            raise TypeError(f"{values.dtype} is no type of dates")
-        index = pd.DatetimeIndex(np.ravel(values) if isinstance(values, np.ndarray) else values)
+        index = pd.DatetimeIndex(values)
     except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"days are dates ('2015-05-05', datetime64, a time coordinate), not {type(example).__name__} such as "
-            f"{str(example)!r} ({error})"
-        ) from error
+        raise TypeError(f"{wanted}, not {type(first).__name__} such as {first!r} ({error})") from error
     if index.tz is not None:
         raise ValueError(
             f"days carry the zone {index.tz}, but times here are UTC without a zone: "
