@@ -13,7 +13,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +23,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-import smgrid
-from smgrid import coarse, sources, temporal
+from smgrid import __version__, coarse, temporal
+from smgrid import sources as rooms
 from smgrid.features import COMPUTED, PAPER, Predictor, match_units, suggest
 from smgrid.grid import Grid
 from smgrid.regrid import to_grid
@@ -94,9 +94,13 @@ def options_of(timing: str, spreading: str) -> list[str]:
     verbs: list[Callable[..., Any]] = [to_grid] if spreading in ("mean", "mode") else []
     if timing in _TIMINGS[1:4]:
         verbs.append(getattr(temporal, timing))
-    given = {"how"} if not verbs or timing != "interpolate" else set()
-    names = [p.name for verb in verbs for p in inspect.signature(verb).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return [name for name in dict.fromkeys(names) if name not in {"observed", *given}]
+    names = [
+        p.name
+        for verb in verbs
+        for p in inspect.signature(verb).parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.name != "observed" and not (verb is to_grid and p.name == "how")
+    ]
+    return list(dict.fromkeys(names))
 
 
 _STATIC, _PASS, _COMPOSITE = Rule("static"), Rule("same day"), Rule("trailing_median", options={"window": "365D"})
@@ -198,10 +202,14 @@ def build_cube(
         try:
             carried[name] = _carry(name, source, rule, grid, calendar, *beside)
         except (ValueError, TypeError) as error:
-            faults.append(f"{name}: {re.sub(r'^obj\b', repr(name), str(error))}")
+            faults.append(f"{name}: {_in_its_name(name, str(error))}")
     if faults:
         raise ValueError("\n- ".join(["the cube cannot be built:", *faults]))
     return _assemble(carried, grid, calendar, chunks)
+
+
+def _in_its_name(name: str, message: str) -> str:
+    return re.sub(r"\bobj\b", f"sources[{name!r}]", message)
 
 
 # ---- the sources
@@ -246,7 +254,7 @@ def _array(name: str, source: Any, files: dict[Any, Any]) -> xr.DataArray:
         room = room_of(name, listed)
         key = (room, *map(str, listed))
         if key not in files:
-            files[key] = getattr(sources, room).open(source)
+            files[key] = getattr(rooms, room).open(source)
         source = files[key]
     if isinstance(source, xr.Dataset):
         if name not in source:
@@ -429,7 +437,7 @@ def _assemble(
 def provenance(cube: xr.Dataset) -> str:
     """What each variable of a cube was made of and how, as JSON; the same cube, the same text."""
     told = {str(name): {key: _plain(value) for key, value in array.attrs.items()} for name, array in cube.items()}
-    return json.dumps({"smgrid": smgrid.__version__, "variables": told}, sort_keys=True)
+    return json.dumps({"smgrid": __version__, "variables": told}, sort_keys=True)
 
 
 def _plain(value: Any) -> Any:
