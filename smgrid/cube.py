@@ -158,8 +158,8 @@ def build_cube(
     -------
     Dataset, dims (time, y, x) where a predictor changes and (y, x) where not, float32, canonical units
         Lazy. Whatever the order of `sources`, variables are in the order of `PAPER`. Coordinates along `time` of `vv`
-        (`acquired`, orbits) come along. The attrs say what was done: `rule`, `temporal`, `spreading`, `source_files`, ...
-        a variable, `provenance` (JSON) all together. A predictor for which no source has a time is static.
+        (`acquired`, orbits) come along. Each variable's attrs say what was done to it (`rule`, `source_files`, ...),
+        the cube's `provenance` (JSON) to all. A predictor for which no source has a time is static.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def build_cube(
     ...     attrs={"units": "m3 m-3"},
     ... )
     >>> cube = build_cube({"smap": smap}, grid, days=["2015-05-04"])
-    >>> cube.sizes, cube.smap.mean().compute().round(3).item(), cube.smap.spreading
+    >>> cube.sizes, round(float(cube.smap.mean()), 3), cube.smap.spreading
     (Frozen({'time': 1, 'y': 20, 'x': 30}), 0.15, 'blocks')
     """
     grid = Grid.of(grid)
@@ -203,7 +203,7 @@ def build_cube(
             carried[name] = _carry(name, source, rule, grid, calendar, *beside)
         except (ValueError, TypeError) as error:
             faults.append(f"{name}: {_in_its_name(name, str(error))}")
-    if faults:
+    if faults or calendar is None:
         raise ValueError("\n- ".join(["the cube cannot be built:", *faults]))
     return _assemble(carried, grid, calendar, chunks)
 
@@ -295,9 +295,7 @@ def _calendar(
         faults.append(f"days: {error}")
         return None
     if any("time" in source.dims for source, _ in given.values()):
-        faults.append(
-            "days: there is no 'vv' with a time, whose days would be taken: give days=['2015-05-05', ...]"
-        )
+        faults.append("days: there is no 'vv' with a time, whose days would be taken: give days=['2015-05-05', ...]")
         return None
     return np.empty(0, "M8[ns]")
 
@@ -306,7 +304,7 @@ def _as_days(days: Any) -> NDArray[np.datetime64]:
     import pandas as pd
 
     values = getattr(days, "values", days)
-    if np.asarray(values).dtype.kind in "iufb":
+    if np.size(values) and np.asarray(values).dtype.kind in "iufb":
         raise TypeError("days are dates, such as '2015-05-05', not numbers")
     index = pd.DatetimeIndex(np.atleast_1d(values)).as_unit("ns").normalize()
     if not len(index):
@@ -318,9 +316,10 @@ def _as_days(days: Any) -> NDArray[np.datetime64]:
     return index.to_numpy()
 
 
-def _dates(days: Iterable[np.datetime64]) -> str:
-    shown = [str(np.datetime64(day, "D")) for day in days]
-    return ", ".join(shown if len(shown) <= _LONGEST else [*shown[: _LONGEST - 1], f"and {len(shown) - _LONGEST + 1} more"])
+def _dates(days: NDArray[Any] | list[Any]) -> str:
+    shown = [str(day) for day in np.asarray(days, "M8[D]")]
+    left = len(shown) - _LONGEST
+    return ", ".join([*shown[:_LONGEST], f"and {left} more"] if left > 0 else shown)
 
 
 def _on_the_day(series: xr.DataArray, days: NDArray[np.datetime64]) -> xr.DataArray:
@@ -333,9 +332,7 @@ def _on_the_day(series: xr.DataArray, days: NDArray[np.datetime64]) -> xr.DataAr
         )
     missing = [day for day in days if day.astype("M8[D]") not in there]
     if missing:
-        raise ValueError(
-            f"there is nothing on {_dates(missing)}; it has {_dates(there)}. Give days= that are there"
-        )
+        raise ValueError(f"there is nothing on {_dates(missing)}; it has {_dates(there)}. Give days= that are there")
     order = [int(np.flatnonzero(there == day.astype("M8[D]"))[0]) for day in days]
     out = series.isel(time=order).assign_coords(time=("time", days, {"standard_name": "time"}))
     return out.assign_attrs(temporal="the day itself")
@@ -381,7 +378,8 @@ def _carry(
 ) -> xr.DataArray:
     """One predictor on the days and the grid, lazily, in canonical units."""
     way = _conversion(name, source)
-    dated = _on_days(source if source.chunks else source.chunk(), rule, days, observed)
+    dated: Any = _on_days(source if source.chunks else source.chunk(), rule, days, observed)
+
     if rule.spreading in ("blocks", "smooth"):
         out = getattr(coarse, rule.spreading)(dated, grid)
     else:
