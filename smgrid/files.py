@@ -279,13 +279,18 @@ def open_dataset(path: str | Path, *, engine: str | None = None, **options: Any)
         raise ValueError(
             f"{path} cannot be opened, it is damaged or of another kind ({kind(path)}): {error}"
         ) from error
+    return lazily(data, path)
+
+
+def lazily(data: xr.Dataset, path: str | Path) -> xr.Dataset:
+    """Make every variable of numbers of a Dataset that stands open, but unread, lazy; its errors name the file."""
+    import xarray as xr
+
     for name, variable in data.variables.items():
         if name not in data.indexes and variable.ndim and variable.dtype.kind in "fiubM":
             chunks = _grow(variable.shape, variable.encoding.get("chunksizes") or variable.encoding.get("chunks"))
-            source = pending(
-                _Variable(variable), variable.shape, variable.dtype, chunks, f"{path}: {name!r}",
-                token=fingerprint(path),
-            )  # fmt: skip
+            read, what, token = _Variable(variable), f"{path}: {name!r}", fingerprint(path)
+            source = pending(read, variable.shape, variable.dtype, chunks, what, token=token)
             lazy = xr.Variable(variable.dims, source, variable.attrs, variable.encoding)
             data = data.assign_coords({name: lazy}) if name in data.coords else data.assign({name: lazy})
     return data

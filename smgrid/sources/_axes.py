@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from smgrid.files import axis_attributes, reference
 from smgrid.grid import Grid, find_crs, is_ease2
+from smgrid.units import conversion
 
 _LATITUDE, _LONGITUDE = {"lat", "latitude", "nav_lat"}, {"lon", "longitude", "long", "nav_lon"}
 
@@ -47,6 +48,8 @@ def north_up(data: xr.Dataset, path: str | Path, *, crs: Any = None) -> xr.Datas
     data = data.drop_vars([n for n in mapping if data[n].ndim == 0])
     data = data.rename({old: new for new, old in axes.items() if old != new})
     y, x = (_regular(data[axis].values, f"{path}: {axes[axis]!r}") for axis in ("y", "x"))
+    if not system.is_geographic:
+        y, x = (_metres(values, data[axis].attrs.get("units"), path) for axis, values in (("y", y), ("x", x)))
     if system.is_geographic and (np.abs(y).max() > 90.5 or x.min() < -180.5 or x.max() > 360.5):
         raise ValueError(
             f"{path}: the CRS {system.name!r} is in degrees, but the axes reach x = {x[-1]:.6g}, y = {y[0]:.6g}"
@@ -59,15 +62,22 @@ def north_up(data: xr.Dataset, path: str | Path, *, crs: Any = None) -> xr.Datas
     data = data.isel(y=slice(None, None, -1)) if y.size > 1 and y[1] > y[0] else data
     data = data.isel(x=slice(None, None, -1)) if x.size > 1 and x[1] < x[0] else data
     data = _wrap(data, path) if system.is_geographic else data
-    if is_ease2(system) and min(y.size, x.size) > 1:
-        try:
-            data = data.assign_coords(Grid.of(data).coords())
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+    data = snap(data)
     for variable in data.data_vars.values():
         variable.attrs.pop("grid_mapping", None)
         variable.encoding = {"grid_mapping": "spatial_ref"}
     return data
+
+
+def snap(data: xr.Dataset) -> xr.Dataset:
+    """Axes that are the EASE-Grid 2.0's, but for rounding, in its own exact numbers; any other as they are."""
+    system = find_crs(data)
+    if system is None or not is_ease2(system) or min(data.sizes["y"], data.sizes["x"]) < 2:
+        return data
+    try:
+        return data.assign_coords(Grid.of(data).coords())
+    except ValueError:
+        return data
 
 
 def _axis_name(data: xr.Dataset, axis: str, path: str | Path) -> Any:
@@ -93,6 +103,13 @@ def _in_degrees(axis: xr.DataArray) -> bool:
     return str(axis.attrs.get("units", "")).lower().startswith("degree") or str(axis.name).lower() in (
         _LATITUDE | _LONGITUDE
     )
+
+
+def _metres(values: NDArray[np.float64], units: Any, path: str | Path) -> NDArray[np.float64]:
+    way = conversion(units or "m", "m")
+    if way is None:
+        raise ValueError(f"{path}: the CRS is in metres, but an axis is in {units!r}")
+    return way(values)
 
 
 def _regular(values: NDArray[Any], what: str) -> NDArray[np.float64]:
