@@ -65,7 +65,7 @@ def when(path: str, given: Any = None) -> np.datetime64 | None:
             stamp = pd.Timestamp(given)
         except ValueError as error:
             raise ValueError(f"time={given!r} is no date: {error}") from error
-        if stamp is pd.NaT:
+        if pd.isna(stamp):
             raise ValueError(f"time={given!r} is no date")
         return (stamp.tz_convert("UTC").tz_localize(None) if stamp.tz else stamp).to_datetime64().astype("M8[ns]")
     name = Path(path).name
@@ -77,7 +77,7 @@ def when(path: str, given: Any = None) -> np.datetime64 | None:
         (r"(?<!\d)((?:19|20)\d{6})(?!\d)", "%Y%m%d"),
     ):
         stamps = [pd.to_datetime(text, format=form, errors="coerce") for text in re.findall(pattern, name)]
-        known = [stamp for stamp in stamps if stamp is not pd.NaT]
+        known = [stamp for stamp in stamps if not pd.isna(stamp)]
         if known and ("T" in form or len(set(known)) == 1):
             return known[0].to_datetime64().astype("M8[ns]")
     return None
@@ -306,9 +306,10 @@ def resolution(raster: xr.Dataset | xr.DataArray) -> str:
 
 def describe(scenes: xr.Dataset, said: Mapping[str, Mapping[str, Any]]) -> xr.Dataset:
     """Give every variable its units, resolution and rules, and nothing else but its files."""
-    size = resolution(scenes)
+    usual = resolution(scenes)
     for name, array in scenes.data_vars.items():
         units = {"units": PAPER[str(name)].units} if name in PAPER else {}
+        size = array.attrs.get("native_resolution", usual)
         files = {"source_files": array.attrs.get("source_files", "")}
         array.attrs = {**units, "native_resolution": size, **files, **said[str(name)]}
         array.encoding = {"grid_mapping": "spatial_ref"}

@@ -51,9 +51,9 @@ def open(paths: Paths, *, crs: Any = None) -> xr.Dataset:
     Returns
     -------
     Dataset, dims (y, x)
-        `elevation` (m), `slope` (degree), `aspect_sin` and `aspect_cos`: the unit vector of the downslope direction, its
-        eastern and northern part. Voids and elevations outside -500..9000 m are NaN; so is the aspect of flat pixels
-        (slope below 0.01 degree), which have none: means over a cell are those of its sloping pixels.
+        `elevation` (m), `slope` (degree), `aspect_sin` and `aspect_cos`: the unit vector of the downslope direction,
+        its eastern and northern part. Voids and elevations outside -500..9000 m are NaN; so is the aspect of flat
+        pixels (slope below 0.01 degree), which have none: means over a cell are those of its sloping pixels.
 
     Raises
     ------
@@ -62,9 +62,9 @@ def open(paths: Paths, *, crs: Any = None) -> xr.Dataset:
 
     Notes
     -----
-    On latitudes and longitudes a pixel is M(lat) by N(lat) cos(lat) metres, with the ellipsoid's radii of curvature. Projected
-    metres are taken as they are, from grid north, where the projection is true to 0.5 % (UTM, national grids);
-    elsewhere (Web Mercator, EASE-Grid, sinusoidal) gradients are turned and stretched to true metres and north.
+    On latitudes and longitudes a pixel is M(lat) by N(lat) cos(lat) metres, with the ellipsoid's radii of curvature.
+    Projected metres are taken as they are, from grid north, where the projection is true to 0.5 % (UTM, national
+    grids); elsewhere (Web Mercator, EASE-Grid, sinusoidal) gradients are turned and stretched to true metres and north.
 
     Examples
     --------
@@ -73,9 +73,8 @@ def open(paths: Paths, *, crs: Any = None) -> xr.Dataset:
     files = listed(paths, "elevation model")
     elevation = mosaic([_elevation(path, crs) for path in files])["elevation"]
     down, along = (_difference(elevation.data, axis) for axis in (0, 1))
-    surface = da.map_blocks(
-        _surface, down, along, *_ground(elevation), dtype="f4", new_axis=0, chunks=((3,), *elevation.chunks or ())
-    )
+    chunks = ((3,), *down.chunks)
+    surface = da.map_blocks(_surface, down, along, *_ground(elevation), dtype="f4", new_axis=0, chunks=chunks)
     out = elevation.to_dataset()
     for k, name in enumerate(("slope", "aspect_sin", "aspect_cos")):
         out[name] = (("y", "x"), surface[k], elevation.attrs)
@@ -123,9 +122,8 @@ def _check_hgt(path: str) -> None:
         return
     name, size = Path(path).name, Path(path).stat().st_size
     if size not in _HGT:
-        raise ValueError(
-            f"{path} is damaged: it has {size} bytes, an SRTM tile has {' or '.join(f'{n} ({t})' for n, t in _HGT.items())}"
-        )
+        sizes = " or ".join(f"{n} ({t})" for n, t in _HGT.items())
+        raise ValueError(f"{path} is damaged: it has {size} bytes, an SRTM tile has {sizes}")
     if not re.match(r"[NS]\d\d[EW]\d\d\d", name, re.IGNORECASE):
         raise ValueError(f"{path}: the name of an SRTM tile says where it lies (S35E146.hgt), {name!r} does not")
 
@@ -179,7 +177,8 @@ def _ground(raster: xr.DataArray) -> tuple[Any, Any, Any, Any]:
         none = da.zeros((len(y), 1), **rows)
         return none, da.from_array(north * dy, **rows), da.from_array(east * dx, **rows), none
     nodes = [_nodes(len(axis)) for axis in (y, x)]
-    measured = _measure(crs, *(np.interp(n, np.arange(len(axis)), axis) for n, axis in zip(nodes, (y, x))), dy, dx)
+    at_y, at_x = (np.interp(n, np.arange(len(axis)), axis) for n, axis in zip(nodes, (y, x)))
+    measured = _measure(crs, at_y, at_x, dy, dx)
     metre = crs.axis_info[0].unit_conversion_factor
     square = np.array([0.0, dy * metre, dx * metre, 0.0])[:, None, None]
     stretch = np.hypot(measured[::2], measured[1::2]) / np.array([abs(dy), abs(dx)])[:, None, None] / metre
@@ -205,13 +204,11 @@ def _nodes(size: int) -> NDArray[np.float64]:
     return np.linspace(0, size - 1, max(2, -(-size // NODES) + 1))
 
 
-def _measure(
-    crs: CRS, y: NDArray[np.float64], x: NDArray[np.float64], dy: float, dx: float
-) -> NDArray[np.float64]:
+def _measure(crs: CRS, y: NDArray[np.float64], x: NDArray[np.float64], dy: float, dx: float) -> NDArray[np.float64]:
     """Metres east and north of one row down, then of one column along: (4, nodes, nodes)."""
-    from pyproj import Transformer
+    from pyproj import CRS, Transformer
 
-    base = crs.geodetic_crs
+    base = crs.geodetic_crs or CRS.from_epsg(4326)
     to_degrees = Transformer.from_crs(crs, base, always_xy=True)
     xx, yy = np.meshgrid(x, y)
     _, lat = to_degrees.transform(xx, yy)

@@ -272,7 +272,11 @@ def _tile(path: str, text: str) -> tuple[NDArray[np.float64], NDArray[np.float64
         )
     x = corner[0] + (np.arange(int(nx[0])) + 0.5) * ((end[0] - corner[0]) / nx[0])
     y = corner[1] + (np.arange(int(ny[0])) + 0.5) * ((end[1] - corner[1]) / ny[0])
-    return y, x, CRS.from_wkt(CRS.from_proj4(f"+proj=sinu +lon_0=0 +R={radius[0]:.10g} +units=m +no_defs").to_wkt())
+    return (
+        np.asarray(y, "f8"),
+        np.asarray(x, "f8"),
+        CRS.from_wkt(CRS.from_proj4(f"+proj=sinu +lon_0=0 +R={radius[0]:.10g} +units=m +no_defs").to_wkt()),
+    )
 
 
 # ---- clips

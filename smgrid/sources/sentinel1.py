@@ -1,8 +1,8 @@
 """Opens Sentinel-1 backscatter (GRD, as Earth Engine exports it): VV, VH and the incidence angle of each pass.
 
 Backscatter comes in decibels or as linear power, and the mean of decibels is not the decibels of the mean: it lies
-lower, by the speckle (0.45 dB at 5 looks) and by how mixed the land in a cell is (0.5 to 2 dB). The paper averages decibels,
-physics averages power; a model and the cube it maps must agree, so every variable says which in its attrs.
+lower, by the speckle (0.45 dB at 5 looks) and by how mixed the land in a cell is (0.5 to 2 dB). The paper averages
+decibels, physics averages power; a model and the cube it maps must agree, so every variable says which in its attrs.
 
 `incidence_angle` is what the product gives: the angle to the ellipsoid, not to the slope.
 
@@ -164,10 +164,7 @@ def _scale(path: str, looks: Mapping[str, NDArray[np.float64]], unit: str, said:
 
 def _cleaned(found: xr.Dataset, stored: str, averaging: str) -> xr.Dataset:
     """Only what was seen, in the unit that a mean shall average."""
-    unseen = None
-    for array in found.values():
-        unseen = array == 0 if unseen is None else unseen & (array == 0)
-    kept = ~unseen
+    kept = xr.concat([array != 0 for array in found.values()], "band").any("band")
     if "vv" in found:
         limit = NOISE if stored == "dB" else 10 ** (NOISE / 10)
         kept = kept & ~(found["vv"] < limit)
@@ -192,20 +189,16 @@ def _converted(values: NDArray[np.float32], *, stored: str, wanted: str) -> NDAr
 def _orbit(path: str, said: tuple[int, str] | None) -> tuple[int, str]:
     """Relative orbit (0 where unknown) and pass ("" where unknown)."""
     if said is not None:
-        number, way = int(said[0]), str(said[1]).lower()
-        if not 1 <= number <= 175 or way not in ("ascending", "descending"):
+        if not 1 <= int(said[0]) <= 175 or str(said[1]).lower() not in ("ascending", "descending"):
             raise ValueError(f"orbit is (relative orbit 1..175, 'ascending' or 'descending'), not {said!r}")
-        return number, way
+        return int(said[0]), str(said[1]).lower()
     written = tags(path)
-    number = written.get("RELATIVEORBITNUMBER_START", written.get("RELATIVE_ORBIT", "0"))
+    number = written.get("RELATIVEORBITNUMBER_START", written.get("RELATIVE_ORBIT", ""))
     way = written.get("ORBITPROPERTIES_PASS", written.get("PASS", "")).lower()
     named = re.search(r"(S1[ABC])_\w{2}_GRD\w_\w{4}_\d{8}T\d{6}_\d{8}T\d{6}_(\d{6})", Path(path).name)
-    if number == "0" and named:
-        number = str((int(named[2]) - _MOST[named[1]]) % 175 + 1)
-    try:
+    if re.fullmatch(r"\d+(\.0*)?", number):
         return int(float(number)), way
-    except ValueError:
-        return 0, way
+    return (int(named[2]) - _MOST[named[1]]) % 175 + 1 if named else 0, way
 
 
 def _with_orbits(
@@ -248,7 +241,5 @@ def _told(out: xr.Dataset, averaging: str) -> xr.Dataset:
         "vh": "VH backscatter (sigma0)",
         "incidence_angle": "incidence angle to the ellipsoid",
     }
-    said = {
-        n: {"long_name": names[str(n)], **shared, **(power if n != "incidence_angle" else {})} for n in out.data_vars
-    }
+    said = {n: {"long_name": names[n], **shared, **(power if n != "incidence_angle" else {})} for n in map(str, out)}
     return describe(out, said)

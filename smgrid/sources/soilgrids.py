@@ -1,6 +1,7 @@
 """Opens SoilGrids 2.0: sand, clay and bulk density of the topsoil.
 
-The maps come in the interrupted Goode homolosine, 250 m, as int16: sand and clay in g/kg, bulk density (bdod) in cg/cm3.
+The maps come in the interrupted Goode homolosine, 250 m, as int16: sand and clay in g/kg, bulk density (bdod)
+in cg/cm3.
 
 References
 ----------
@@ -45,8 +46,8 @@ def open(paths: Paths | Mapping[str, Any]) -> xr.Dataset:
     Returns
     -------
     Dataset, dims (y, x)
-        `sand`, `clay` (%) and `bulk_density` (g cm-3), as many as were given. NaN where the map has none: nodata, and 0,
-        which is how services fill towns and water.
+        `sand`, `clay` (%) and `bulk_density` (g cm-3), as many as were given. NaN where the map has none: nodata,
+        and 0, which is how services fill towns and water.
 
     Raises
     ------
@@ -61,7 +62,9 @@ def open(paths: Paths | Mapping[str, Any]) -> xr.Dataset:
     0
     """
     if isinstance(paths, Mapping):
-        pairs = [(path, key) for key, some in paths.items() for path in listed(some, f"SoilGrids map of {key}")]
+        pairs: list[tuple[str, str | None]] = [
+            (path, key) for key, some in paths.items() for path in listed(some, f"SoilGrids map of {key}")
+        ]
     else:
         pairs = [(path, None) for path in listed(paths, "SoilGrids map")]
     parts: list[xr.Dataset] = []
@@ -112,9 +115,9 @@ def _bands(path: str, bands: Sequence[str], key: str | None) -> dict[int, str]:
         if len(bands) > 1:
             raise ValueError(f"{path} has {len(bands)} bands {list(bands)}, but is given as the one map of {key!r}")
         return {0: prop}
-    named = {k: prop for k, band in enumerate(bands) if (prop := _property(band))}
-    if not named and len(bands) == 1 and (prop := _property(Path(path).name)):
-        named = {0: prop}
+    named = {k: kind for k, band in enumerate(bands) if (kind := _property(band))}
+    if not named and len(bands) == 1 and (kind := _property(Path(path).name)):
+        named = {0: kind}
     said = " ".join([Path(path).name, *bands])
     if _OLD.search(said):
         raise ValueError(
@@ -154,24 +157,23 @@ def _check_values(path: str, prop: str, values: NDArray[np.float64]) -> None:
         )
     least, most = _MIDDLE[prop]
     if not least <= middle <= most:
+        unit = "cg/cm3" if prop == "bdod" else "g/kg"
         raise ValueError(
-            f"{path}: {name!r} has the median {middle * divisor:g}, expected are {'cg/cm3' if prop == 'bdod' else 'g/kg'} "
-            f"({least * divisor:g} to {most * divisor:g}): it holds another property or unit. SoilGrids 2.0 as published "
-            "is int16 in these units"
+            f"{path}: {name!r} has the median {middle * divisor:g}, expected are {least * divisor:g} to "
+            f"{most * divisor:g} {unit}: it holds another property or unit. SoilGrids 2.0 is int16 in {unit}"
         )
 
 
 def _told(soil: xr.Dataset, depths: Mapping[str, set[str]]) -> xr.Dataset:
     found = {depth for some in depths.values() for depth in some}
     if len(found) > 1:
-        raise ValueError(
-            f"the maps are of different depths ({ {name: sorted(some) for name, some in depths.items()} }): give one depth, "
-            "0-5 cm for surface soil moisture"
-        )
-    said = {"product": "SoilGrids", "version": "2.0", "depth": found.pop()}
+        said = ", ".join(f"{name}: {' and '.join(sorted(some))}" for name, some in depths.items())
+        raise ValueError(f"the maps are of different depths ({said}): give one depth, 0-5 cm for surface soil moisture")
+    product = {"product": "SoilGrids", "version": "2.0", "depth": found.pop()}
     rule = "nodata and 0 (towns, water) are missing; stored / "
     divisors = dict(_PROPERTIES.values())
     out = describe(
-        soil, {n: {"long_name": _LONG[str(n)], **said, "rule": f"{rule}{divisors[str(n)]:g}"} for n in soil.data_vars}
+        soil,
+        {n: {"long_name": _LONG[n], **product, "rule": f"{rule}{divisors[n]:g}"} for n in map(str, soil)},
     )
     return out[[name for name, _ in _PROPERTIES.values() if name in out]]
