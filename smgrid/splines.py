@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SLAB = 4096  # cells worked on at once, so that a series of some fifty observations stays in cache
+ROUNDING = 8  # decimals of a day (a millisecond), so that one instant is one number however it was counted
 
 
 def interpolate_cells(
@@ -53,12 +54,15 @@ def interpolate_cells(
     array([14., nan], dtype=float32)
     """
     flat = values.reshape(len(values), -1)
+    at, wanted = at.round(ROUNDING), wanted.round(ROUNDING)
     lags = None if lag is None else lag.reshape(flat.shape)
     out = np.empty((wanted.size, flat.shape[1]), "f4")
     for left in range(0, flat.shape[1], SLAB):
         part = slice(left, left + SLAB)
         x = np.broadcast_to(at[:, None], flat[:, part].shape)
-        x, y = _own(x if lags is None else x + lags[:, part], flat[:, part].astype("f8"))
+        if lags is not None:
+            x = (x + lags[:, part]).round(ROUNDING)
+        x, y = _own(x, flat[:, part].astype("f8"))
         out[:, part] = _evaluate(x, y, wanted, how, max_gap)
     return out.reshape(wanted.size, *values.shape[1:])
 
@@ -66,9 +70,11 @@ def interpolate_cells(
 def _own(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Each cell's valid observations by day, those of one instant averaged; after the last, day infinity and 0."""
     known = np.isfinite(x) & np.isfinite(y)
+    ascending = (x[1:] > x[:-1]).all()
     x, y = np.where(known, x, np.inf), np.where(known, y, 0)
-    if (x[1:] < x[:-1]).any() or not known.all():
-        order = np.lexsort((y, x), axis=0)  # by value too, so that no order of the input changes a sum
+    if not (ascending and known.all()):
+        # Days that ascend close ranks; others are sorted, by value too, so that no order of the input changes a sum.
+        order = np.argsort(~known, axis=0, kind="stable") if ascending else np.lexsort((y, x), axis=0)
         x, y = np.take_along_axis(x, order, 0), np.take_along_axis(y, order, 0)
     with np.errstate(invalid="ignore"):
         again = (x[1:] == x[:-1]) & np.isfinite(x[1:])
