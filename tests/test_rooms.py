@@ -10,8 +10,8 @@ import pytest
 import smgrid
 
 ROOMS = """
-grid units files shapes features scores kernels regrid temporal coarse sources models modelfiles contents identity ledger
-blocks manifest layout progress store geotiff
+grid units files shapes features scores kernels regrid temporal coarse sources models modelfiles contents identity
+ledger blocks manifest layout progress store geotiff
 patterns seams plot cube samples predict attribution synthetic scenarios report demo cli
 """.split()
 PACKAGE = Path(smgrid.__file__).parent
