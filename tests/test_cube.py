@@ -2,6 +2,7 @@
 
 import json
 
+import dask
 import numpy as np
 import pytest
 import xarray as xr
@@ -283,3 +284,66 @@ def test_a_static_with_steps_is_refused():
 def test_sources_that_are_none_are_refused(given, message):
     with pytest.raises((ValueError, TypeError), match=message):
         build_cube(given, GRID)
+
+
+# ---- on disk
+
+
+def stored(name, cube, tmp_path):
+    return smgrid.write_zarr(cube, tmp_path / name, progress=False)
+
+
+def files_under(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_cube_is_written_and_read_back_whole(tmp_path, cube):
+    lazy = build_cube(SOURCES, GRID, chunks={"time": 2, "y": 10, "x": 12})
+    back = stored("cube.zarr", lazy, tmp_path)
+    xr.testing.assert_equal(back.compute(), cube)
+    for name in cube:
+        assert back[name].attrs == cube[name].attrs
+    assert back.provenance == cube.provenance
+    counted = json.loads((tmp_path / "cube.zarr/smgrid/manifest.json").read_text())["summary"]["layers"]
+    assert counted == {name: {"cells": a.size, "mapped": int(a.notnull().sum())} for name, a in cube.items()}
+    assert smgrid.predict  # the store opens as any cube does
+    xr.testing.assert_equal(smgrid.files.open_cube(tmp_path / "cube.zarr").compute(), back.compute())
+
+
+def test_a_write_goes_on_by_variable_and_block(tmp_path, caplog):
+    lazy = build_cube(SOURCES, GRID, chunks={"time": 1, "y": 21, "x": 13})
+    stored("whole.zarr", lazy, tmp_path)
+
+    def stop(values):
+        raise KeyError("stopped here")
+
+    broken = lazy.assign(
+        ndvi=lazy.ndvi.copy(data=lazy.ndvi.data.map_blocks(stop, dtype="f4", meta=np.zeros((0, 0, 0))))
+    )
+    with dask.config.set(scheduler="sync"), pytest.raises(RuntimeError, match=r"of ndvi failed.*stopped here"):
+        stored("cube.zarr", broken, tmp_path)
+    there = {p.parts[-5] for p in (tmp_path / "cube.zarr.partial").rglob("c/*/*/*")}
+    assert there and "ndvi" not in there
+    caplog.set_level("INFO", "smgrid")
+    stored("cube.zarr", lazy, tmp_path)
+    said = next(r.getMessage() for r in caplog.records if "blocks to compute" in r.getMessage())
+    todo, total = (int(n) for n in said.split(": ")[1].split(" blocks")[0].split(" of "))
+    assert total == 8 * 6 + 3 * 2 and todo < total
+    assert files_under(tmp_path / "cube.zarr") == files_under(tmp_path / "whole.zarr")
+
+
+def test_a_changed_rule_makes_only_its_own_variable_anew(tmp_path, caplog):
+    stored("cube.zarr", build_cube(SOURCES, GRID, DAYS), tmp_path)
+    caplog.set_level("INFO", "smgrid")
+    changed = build_cube(SOURCES | {"smap": (SOURCES["smap"], RULES["smap"].but(spreading="smooth"))}, GRID, DAYS)
+    back = stored("cube.zarr", changed, tmp_path)
+    assert "1 of 11 blocks to compute" in caplog.text
+    xr.testing.assert_identical(back.smap.compute().drop_attrs(), changed.smap.compute().drop_attrs())
+    assert back.smap.spreading == "smooth"
+
+
+def test_new_days_are_added_and_old_ones_stay(tmp_path, caplog):
+    stored("cube.zarr", build_cube(SOURCES, GRID, DAYS), tmp_path)
+    caplog.set_level("INFO", "smgrid")
+    back = stored("cube.zarr", build_cube(SOURCES, GRID, chunks={"time": 1}), tmp_path)
+    xr.testing.assert_equal(back.compute(), build_cube(SOURCES, GRID).compute())
