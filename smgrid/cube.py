@@ -123,7 +123,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 """How the paper carries each stored predictor; 7 days, D-7 to D-1, and one year, the day itself left out."""
 
-_COMPANIONS = {"composite_day": "ndvi"}  # what product rooms give beside a predictor: the days its pixels were seen
+COMPANIONS = {"composite_day": "ndvi"}  # what product rooms give beside a predictor: the days its pixels were seen
 _ROOMS = {
     "smap": ("smap",),
     "era5": ("air_temperature", "precipitation"),
@@ -195,10 +195,10 @@ def build_cube(
     calendar = _calendar(given, days, faults)
     carried: dict[str, xr.DataArray] = {}
     for name in sorted(given, key=_place):
-        if name in _COMPANIONS or calendar is None:
+        if name in COMPANIONS or calendar is None:
             continue
         source, rule = given[name]
-        beside = [given[extra][0] for extra, main in _COMPANIONS.items() if main == name and extra in given]
+        beside = [given[extra][0] for extra, main in COMPANIONS.items() if main == name and extra in given]
         try:
             carried[name] = _carry(name, source, rule, grid, calendar, *beside)
         except (ValueError, TypeError) as error:
@@ -228,7 +228,7 @@ def _opened(given: Mapping[Any, Any], faults: list[str]) -> dict[str, tuple[xr.D
             source, rule = source
         if name in COMPUTED:
             faults.append(f"{name}: follows from the coordinates, so models compute it themselves: leave it out")
-        elif rule is None and name not in _COMPANIONS:
+        elif rule is None and name not in COMPANIONS:
             near = suggest(str(name), list(RULES)) or next((n for n in RULES if suggest(n, [str(name)])), None)
             hint = f"; is it {near!r}? rename it" if near else ""
             faults.append(
@@ -242,7 +242,7 @@ def _opened(given: Mapping[Any, Any], faults: list[str]) -> dict[str, tuple[xr.D
                 faults.append(f"{name}: {error}")
     faults += [
         f"{extra}: comes without {main!r}, whose days it tells"
-        for extra, main in _COMPANIONS.items()
+        for extra, main in COMPANIONS.items()
         if extra in out and main not in out
     ]
     return out
