@@ -464,7 +464,7 @@ def _lazy(
 
 
 def _dtype(layer: str) -> str:
-    return "f4" if layer == "soil_moisture" else "u1"
+    return "float32" if layer == "soil_moisture" else "uint8"
 
 
 def _chunks(inputs: list[xr.Variable | None], cube: xr.Dataset, dims: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
