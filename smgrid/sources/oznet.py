@@ -1,8 +1,8 @@
 """Opens OzNet: the station files of the archive, and tables of daily means with a column a station.
 
 OzNet watches the Murrumbidgee catchment, Yanco included: Smith et al. (2012), doi:10.1029/2012WR011976. Its tables are
-in percent and carry no coordinates; places are given by the caller. The older top layer is 0-8 cm, deeper than the 0-5 cm
-of later probes: that is said in `depth_to`.
+in percent and carry no coordinates; places are given by the caller. The older top layer is 0-8 cm, deeper than the
+0-5 cm of later probes: that is said in `depth_to`.
 """
 
 from __future__ import annotations

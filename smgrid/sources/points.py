@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def open(
     if len(odd):
         raise ValueError(
             f"{paths[0]}: {len(odd)} of {len(table)} values lie outside 0..1 m3 m-3, "
-            f"such as {odd.soil_moisture.iloc[0]:g} ({canonical(units)} was said): give units=, or add their code to missing="
+            f"such as {odd.soil_moisture.iloc[0]:g} ({canonical(units)} was said): "
+            "give units=, or add their code to missing="
         )
     return table.dropna(subset=["soil_moisture"]).reset_index(drop=True)
 
@@ -87,8 +89,10 @@ def _one(
             table[name] = _numbers(path, columns.get(name, name), table[name])
     if "time" in table:
         try:
-            table["time"] = pd.to_datetime(table["time"], dayfirst=dayfirst)
-        except ValueError as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # a date that pandas has to guess is not taken
+                table["time"] = pd.to_datetime(table["time"], dayfirst=dayfirst)
+        except (ValueError, UserWarning) as error:
             raise ValueError(f"{path}: {columns.get('time')!r} does not hold dates: {error}") from error
     order = [name for name in SHAPE if name in table]
     return table[[*order, *(name for name in table if name not in order)]]
