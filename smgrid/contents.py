@@ -98,7 +98,7 @@ def _spell(places: Any, origin: int = 0) -> str:
 def view_of(value: Any) -> View | None:
     """The whole of an array as a view, through xarray's lazy adapters; None if the value is no array."""
     kind = type(value).__name__
-    if isinstance(value, np.generic) or not (hasattr(value, "shape") and hasattr(value, "dtype")):
+    if isinstance(value, np.generic | type) or not (hasattr(value, "shape") and hasattr(value, "dtype")):
         return None
     if isinstance(value, np.ndarray):
         return None if value.dtype.hasobject else View(value, tuple((range(n), True) for n in value.shape))

@@ -23,6 +23,7 @@ from typing import Any
 import dask
 import numpy as np
 from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, convert_legacy_graph
+from dask.array import chunk
 from dask.array._shuffle import _getitem as _shuffled
 from dask.array.core import getter, getter_inline, getter_nofancy
 
@@ -30,7 +31,7 @@ from smgrid.contents import Contents, Unidentified, View, digest_of, known, view
 
 log = logging.getLogger("smgrid")
 
-_GETTERS = (getter, getter_inline, getter_nofancy, operator.getitem)
+_GETTERS = (getter, getter_inline, getter_nofancy, operator.getitem, chunk.getitem)
 
 
 def block_identities(array: Any) -> dict[tuple[int, ...], str | None]:

@@ -6,9 +6,9 @@ folder `smgrid` inside: the ledger of finished chunks and a manifest of what the
 - *Nobody opens half a map.* A first write goes to `PATH.partial`, which has no Zarr metadata until its ledger is full,
   and is then renamed. New dates of an existing store are laid down where readers do not look yet, and changed chunks of
   old dates wait aside; last come the coordinates, the arrays' new lengths and, at one stroke, the group's own metadata.
-- *A finished block is kept only if it would come out the same* (`smgrid.identity`) and its stored bytes are those of the
-  ledger.
-- *Same work, same bytes*, whatever the order of blocks and the number of interruptions: nothing tells the time.
+- *A finished block is kept only if it would come out the same* (`smgrid.identity`) and its stored bytes are those of
+  the ledger.
+- *Same work, same bytes*, whatever the order of blocks and the number of interruptions; no time is stored.
 """
 
 from __future__ import annotations

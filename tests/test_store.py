@@ -23,6 +23,7 @@ from dask.tokenize import tokenize
 
 from smgrid import Grid
 from smgrid.grid import find_crs
+from smgrid.ledger import read_lines
 from smgrid.store import CorruptStoreError, IncompleteStoreError, StorageFullError, open_maps, write_zarr
 
 GRID = Grid(1, 11466, 31401, 10, 9)
@@ -42,8 +43,8 @@ def sync():
 class Halving:
     """A stand-in for a model: one task per block gives all layers at once."""
 
-    def __init__(self, factor=0.5, fail_after=None):
-        self.factor, self.fail_after, self.blocks = factor, fail_after, 0
+    def __init__(self, factor=0.5, fail_after=None, pause=0):
+        self.factor, self.fail_after, self.pause, self.blocks = factor, fail_after, pause, 0
 
     def __dask_tokenize__(self):
         return ("halving", self.factor)
@@ -52,6 +53,7 @@ class Halving:
         if self.fail_after is not None and self.blocks >= self.fail_after:
             raise Interrupted("stop here")
         self.blocks += 1
+        time.sleep(self.pause)
         stack = np.stack(np.broadcast_arrays(*bands))
         missing = np.isnan(stack)
         soil = (self.factor * np.nanmean(np.where(missing, 0, stack), axis=0)).astype("f4")
@@ -161,9 +163,9 @@ def half_files(path):
 
 def test_round_trip(tmp_path, cube):
     maps = predict(cube, Halving())
-    said = [(v.attrs.copy(), v.encoding.copy()) for v in maps.variables.values()]
+    said = repr([(v.attrs, v.encoding) for v in maps.variables.values()])
     back = write_zarr(maps, tmp_path / "m.zarr", progress=False)
-    assert said == [(v.attrs, v.encoding) for v in maps.variables.values()] or "flag_values" in str(said)
+    assert said == repr([(v.attrs, v.encoding) for v in maps.variables.values()])
     xr.testing.assert_identical(back.compute(), maps.compute())
     assert find_crs(back).to_epsg() == 6933
     assert back.soil_moisture.chunks == ((1, 1, 1), (5, 5), (4, 4, 1))
@@ -193,7 +195,7 @@ def test_an_empty_block_leaves_a_file_all_the_same(tmp_path):
     assert (tmp_path / "m.zarr/soil_moisture/c/0/0").exists() and back.soil_moisture.isnull().all()
 
 
-@pytest.mark.parametrize("done", range(0, 19, 2))
+@pytest.mark.parametrize("done", [0, 1, 2, 5, 9, 16, 17, 18])
 def test_resumed_write_equals_one_write(tmp_path, cube, done):
     write_zarr(predict(cube, Halving()), tmp_path / "once.zarr", progress=False)
     path = tmp_path / "m.zarr"
@@ -302,7 +304,7 @@ def test_a_stopped_append_leaves_the_old_maps_open(tmp_path, cube):
 def test_dates_are_added_in_order(tmp_path, cube):
     maps, path = predict(cube, Halving()), tmp_path / "m.zarr"
     write_zarr(maps.isel(time=[0, 2]), path, progress=False)
-    with pytest.raises(ValueError, match="ends with 2015-05-13, and the maps bring 2015-05-07.*resume=False"):
+    with pytest.raises(ValueError, match=r"ends with 2015-05-13, and the maps bring 2015-05-07.*resume=False"):
         write_zarr(maps, path, progress=False)
     with pytest.raises(ValueError, match="sortby"):
         write_zarr(maps.isel(time=[2, 0]), path, progress=False)
@@ -457,7 +459,7 @@ def test_a_finished_store_without_its_ledger_is_incomplete(tmp_path, cube):
     (path / "smgrid/ledger").write_text("")
     with pytest.raises(IncompleteStoreError, match="0 of 18 blocks"):
         open_maps(path)
-    with pytest.raises(CorruptStoreError, match="lacks 36 chunks .* give maps with all dates"):
+    with pytest.raises(CorruptStoreError, match=r"lacks 36 chunks .* give maps with all dates"):
         write_zarr(maps.isel(time=[2]), path, progress=False)
     write_zarr(maps, path, progress=False)
     assert tree(path) == before
@@ -480,7 +482,7 @@ def test_a_fault_names_the_block(tmp_path, cube):
 def test_a_block_of_the_wrong_shape_is_refused(tmp_path, cube):
     lying = predict(cube, Halving())
     lying["status"] = lying.status.copy(data=da.map_blocks(lambda b: b[:, :-1], lying.status.data, dtype="u1"))
-    with pytest.raises(RuntimeError, match=r"failed in 'status': .*shape \(1, 4, 4\), not \(1, 5, 4\)"):
+    with pytest.raises(RuntimeError, match=r"failed in 'status': .*shape \(1, 4, .\), not \(1, 5, .\)"):
         write_zarr(lying, tmp_path / "m.zarr", progress=False)
 
 
@@ -537,17 +539,12 @@ def test_no_write_is_in_flight_after_an_interrupt(tmp_path, cube):
 SCRIPT = """
 import sys
 sys.path[:0] = [{tests!r}, {repo!r}]
-import dask, time, test_store
+import dask, test_store
 from smgrid.store import write_zarr
 
-class Slow(test_store.Halving):
-    def __call__(self, *bands):
-        time.sleep({pause})
-        return super().__call__(*bands)
-
-print("begun", flush=True)
+maps = test_store.predict(test_store.opened({cube!r}), test_store.Halving(pause={pause}))
 with dask.config.set(scheduler="threads", num_workers=2):
-    write_zarr(test_store.predict(test_store.opened({cube!r}), Slow()), {path!r}, progress=False)
+    write_zarr(maps, {path!r}, progress=False)
 """
 
 
@@ -563,20 +560,34 @@ def script(tmp_path, pause):
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("round", range(3))
-def test_killed_at_any_moment_it_goes_on(tmp_path, cube, round):
+def wait_for_ledger(tmp_path, writer):
+    ledger = tmp_path / "m.zarr.partial/smgrid/ledger"
+    while not ledger.exists():
+        assert writer.poll() is None, writer.stderr.read()
+        time.sleep(0.01)
+    return ledger
+
+
+@pytest.mark.parametrize(("round", "how"), [*enumerate([signal.SIGKILL] * 3), (3, signal.SIGINT)])
+def test_killed_at_any_moment_it_goes_on(tmp_path, cube, round, how):
     write_zarr(predict(cube, Halving()), tmp_path / "once.zarr", progress=False)
     with script(tmp_path, 0.05) as writer:
-        writer.stdout.readline()
-        time.sleep(np.random.default_rng(round).uniform(0.05, 0.6))
-        writer.send_signal(signal.SIGKILL)
+        ledger = wait_for_ledger(tmp_path, writer)
+        time.sleep(np.random.default_rng(round).uniform(0.02, 0.4))
+        writer.send_signal(how)
+    there = read_lines(ledger)
+    model = Halving()
     with sync():
-        write_zarr(predict(cube, Halving()), tmp_path / "m.zarr", progress=False)
+        write_zarr(predict(cube, model), tmp_path / "m.zarr", progress=False)
+    assert model.blocks == 18 - sum(f"culprit/c/{d}/{y}/{x}" in there for d, y, x in np.ndindex(3, 2, 3))
     assert tree(tmp_path / "m.zarr") == tree(tmp_path / "once.zarr")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cube.zarr", "m.zarr", "once.zarr"]
 
 
-@pytest.mark.parametrize("before", ["nothing", "two dates", "other maps"])
+START = {"nothing": 1, "two dates": 2, "other maps": 3}
+
+
+@pytest.mark.parametrize("before", START)
 def test_a_crash_between_any_two_renames_is_mended(tmp_path, before, monkeypatch):
     cube = synthetic_cube().chunk(time=1)
     maps, path, resume = predict(cube, Halving()), tmp_path / "m.zarr", before != "other maps"
@@ -592,7 +603,7 @@ def test_a_crash_between_any_two_renames_is_mended(tmp_path, before, monkeypatch
 
         return call
 
-    for stop in range(1, 100):
+    for stop in range(START[before], 100, 4):  # noqa: B007 - all of them in turn would take a minute
         if before == "two dates":
             write_zarr(maps.isel(time=[0, 1]), path, progress=False)
         elif before == "other maps":
@@ -617,9 +628,7 @@ def test_a_crash_between_any_two_renames_is_mended(tmp_path, before, monkeypatch
 
 def test_a_second_writer_is_refused_while_the_first_lives(tmp_path, cube):
     with script(tmp_path, 0.3) as writer:
-        while not (tmp_path / "m.zarr.partial/smgrid/ledger").exists():
-            assert writer.poll() is None, writer.stderr.read()
-            time.sleep(0.01)
+        wait_for_ledger(tmp_path, writer)
         with pytest.raises(RuntimeError, match=rf"being written by process {writer.pid} on host {os.uname().nodename}"):
             write_zarr(predict(cube, Halving()), tmp_path / "m.zarr", progress=False)
         writer.kill()
@@ -628,7 +637,7 @@ def test_a_second_writer_is_refused_while_the_first_lives(tmp_path, cube):
 
 def test_a_lock_of_another_host_is_respected(tmp_path, cube):
     (tmp_path / "m.zarr.lock").write_text("12 elsewhere abc\n")
-    with pytest.raises(RuntimeError, match="process 12 on host elsewhere.*if that host is gone, delete .*m.zarr.lock"):
+    with pytest.raises(RuntimeError, match=r"process 12 on host elsewhere.*if that host is gone, delete .*m.zarr.lock"):
         write_zarr(predict(cube, Halving()), tmp_path / "m.zarr", progress=False)
 
 
