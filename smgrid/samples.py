@@ -31,9 +31,9 @@ def draw_samples(source: xr.Dataset | xr.DataArray, stations: pd.DataFrame | xr.
     Dataset
         Samples, dim `sample` (or dims `time`, `sample` for whole series): the variables of the source, `row`, `col`
         (global), `latitude`, `longitude` of the cell's centre (what a model is given in mapping), and the stations'
-        columns. From maps the map's value is `prediction` beside the station's `soil_moisture`. Rows outside the
-        window, on days that the source lacks, or where Sentinel-1 saw nothing (`vv` missing; for maps: no prediction) are left
-        out, and counted in the log.
+        columns. From maps the map's value is `prediction` beside the station's `soil_moisture`. Rows are left out, and
+        counted in the log, outside the window, on days that the source lacks, and where Sentinel-1 saw nothing (`vv`
+        missing; for maps: no prediction).
 
     Raises
     ------
