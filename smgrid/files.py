@@ -270,8 +270,7 @@ def open_dataset(path: str | Path, *, engine: str | None = None, **options: Any)
     path = Path(path)
     folder = path.is_dir()
     if folder and engine is None:
-        whole = (path / "zarr.json").exists() or (path / ".zmetadata").exists()
-        options = {"consolidated": None if whole else False, **options}
+        options = {"consolidated": False, **options}  # on a disk nothing is gained by it, and stores may lack it
     options = {"chunks": None, "cache": False, "decode_coords": "all", "decode_timedelta": False, **options}
     try:
         data = xr.open_dataset(path, engine=engine or ("zarr" if folder else "netcdf4"), **options)

@@ -217,6 +217,26 @@ def test_points_need_not_be_multiples_of_the_step(tmp_path):
         sources.era5.open(write(bent, tmp_path / "b.nc"))
 
 
+def test_forecasts_by_start_and_step_are_laid_on_one_axis(tmp_path):
+    """As cfgrib lays out ERA5-Land: a forecast from each midnight, steps of 1 to 24 hours."""
+    rain = storm()
+    run = accumulate(rain)[1:].reshape(4, 24, 6, 6)
+    valid = hours(4)[1:].values.reshape(4, 24)
+    data = xr.Dataset(
+        {"tp": (("time", "step", "latitude", "longitude"), run.astype("f4"), {"units": "m"})},
+        {
+            "time": DAYS,
+            "step": np.arange(1, 25),
+            "latitude": LAT,
+            "longitude": LON,
+            "valid_time": (("time", "step"), valid),
+        },
+    )
+    daily = sources.era5.open(write(data, tmp_path / "f.nc")).precipitation
+    assert list(daily.time.values) == list(DAYS)
+    np.testing.assert_allclose(daily.values, rain.reshape(4, 24, 6, 6).sum(1), rtol=1e-6)
+
+
 def test_files_may_split_time_and_variables_and_overlap(tmp_path):
     rain, t2m = storm(), kelvin(4)
     tp = dataset(accumulate(rain), hours(4))

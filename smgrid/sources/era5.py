@@ -144,7 +144,7 @@ def _parts(path: Path) -> Iterator[xr.Dataset]:
         return
     try:
         import cfgrib
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # cfgrib raises RuntimeError where it finds no ecCodes
         raise ImportError(f"{path} is GRIB, which needs cfgrib: pip install 'smgrid[grib]'") from error
     try:
         found = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}, cache=False, decode_timedelta=False)
