@@ -143,7 +143,7 @@ def _parts(path: Path) -> Iterator[xr.Dataset]:
         yield open_dataset(path)
         return
     try:
-        import cfgrib
+        import cfgrib  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except (ImportError, RuntimeError) as error:  # cfgrib raises RuntimeError where it finds no ecCodes
         raise ImportError(f"{path} is GRIB, which needs cfgrib: pip install 'smgrid[grib]'") from error
     try:
