@@ -82,11 +82,11 @@ def main(rounds=20, seed=0):
             path = f"{folder}/{n}.zarr"
             command = [sys.executable, __file__, "--write", cube, path]
             with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as writer:
-                # every fourth kill may fall before the first block, the others among the blocks
+                # every fourth kill may fall before the first block, the others fall among the blocks
                 sign = Path(f"{path}.partial" if n % 4 == 0 else f"{path}.partial/smgrid/ledger")
-                while not sign.exists() and writer.poll() is None:
+                while not (sign.exists() and (sign.is_dir() or sign.stat().st_size)) and writer.poll() is None:
                     time.sleep(0.005)
-                time.sleep(rng.uniform(0, BLOCKS * PAUSE / THREADS))
+                time.sleep(rng.uniform(0, 0.8 * BLOCKS * PAUSE / THREADS))
                 writer.send_signal(signal.SIGKILL)
             Slow.blocks = 0
             write(cube, path)

@@ -44,7 +44,7 @@ class _Panels(NamedTuple):
     synthetic: bool
 
 
-def maps(fields: Mapping[Hashable, Any], *, seams: Mapping[Hashable, xr.Dataset] | None = None) -> Figure:
+def maps(fields: Mapping[Any, Any], *, seams: Mapping[Any, xr.Dataset] | None = None) -> Figure:
     """Draw maps side by side: a row per date, a column per name, one colour scale.
 
     Cells have their true shape on the ground at the middle latitude (at Yanco 0.95 km wide, 1.06 km high); missing

@@ -94,7 +94,7 @@ def predict_map(
     >>> grid = smgrid.Grid(1, 11466, 31401, 2, 2)
     >>> vv = (("y", "x"), [[-15.0, -10.0], [-5.0, float("nan")]], {"units": "dB"})
     >>> cube = xr.Dataset({"vv": vv}, coords=grid.coords())
-    >>> predict_map(cube, model).soil_moisture.values.round(3).tolist()
+    >>> predict_map(cube, model).soil_moisture.values.astype(float).round(3).tolist()
     [[0.1, 0.2], [0.3, nan]]
     """
     cube, model = as_cube(cube), Model.from_estimator(model)
@@ -464,7 +464,7 @@ def _lazy(
 
 
 def _dtype(layer: str) -> str:
-    return "f4" if layer == "soil_moisture" else "u1"
+    return "float32" if layer == "soil_moisture" else "uint8"
 
 
 def _chunks(inputs: list[xr.Variable | None], cube: xr.Dataset, dims: tuple[str, ...]) -> dict[str, tuple[int, ...]]:

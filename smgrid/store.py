@@ -103,6 +103,7 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
     """
     target, started = _local(path), time.monotonic()
     partial = target.with_name(target.name + ".partial")
+    target.parent.mkdir(parents=True, exist_ok=True)
     with one_writer(target, [p / "smgrid" / "ledger" for p in (partial, target)]) as (lock, token):
         if not resume:
             check_ours(target, "replaced")
@@ -293,7 +294,7 @@ class _Run:
     ):
         self.root, self.manifest = root, manifest
         self.readable = 0 if not published or known is None else len(known["dates"] or [0])
-        self.own = root / "smgrid"
+        self.own, self.ledger = root / "smgrid", root / "smgrid" / "ledger"
         self.lock, self.token = lock, token
         self.expected = chunk_keys(manifest["layers"], manifest["dates"])
         self.computed, self.left = 0, 0
@@ -303,7 +304,7 @@ class _Run:
         import zarr
 
         self.own.mkdir(parents=True, exist_ok=True)
-        for orphan in self.root.rglob("*.partial"):
+        for orphan in self.root.rglob(f"*.{'?' * 32}.partial"):
             orphan.unlink()
         shutil.rmtree(self.own / "next", ignore_errors=True)
         if not self.readable:
@@ -316,16 +317,16 @@ class _Run:
             kind = np.dtype(array.dtype).newbyteorder("<").str
             layers[name] = Layer(name, tuple(told["dims"]), tuple(array.chunks), kind, array.fill_value, encoding)
         self.folder = Folder(str(self.root), self.lock, self.token, layers, self.readable)
-        with open(self.folder.ledger, "ab"):
+        with open(self.ledger, "ab"):  # there from now on; a finished one keeps its date
             pass
 
     def compute(self, maps: xr.Dataset, places: tuple[int, ...] | None, progress: bool | None) -> None:
         """Compute and store every block that is not there as it would come out."""
         layers = {name: maps[name].variable for name in self.manifest["layers"]}
-        graph = HighLevelGraph.merge(*(v.data.__dask_graph__() for v in layers.values()))
-        nodes = convert_legacy_graph(dict(graph))
+        graph = dict(HighLevelGraph.merge(*(v.data.__dask_graph__() for v in layers.values())))
+        nodes = graph | convert_legacy_graph(graph)  # results that lie on a cluster stay the futures they are
         blocks = _blocks_of(layers, places, maps, nodes)
-        there = read_lines(self.folder.ledger)
+        there = read_lines(self.ledger)
         todo = [block for block in blocks if not self._is_done(block, there)]
         self.computed, total = len(todo), len(blocks)
         coming = {key for block in todo for layer in block.keys for key, _ in block.chunks(self.folder.layers[layer])}
@@ -345,7 +346,7 @@ class _Run:
         work, final = graph_of(nodes, self.folder, todo)
         whole: Any = HighLevelGraph.from_collections(final, work)
         tasks = Delayed(final, whole, layer=final)  # type: ignore[no-untyped-call]
-        with shown(progress, self.root.name.removesuffix(".partial"), len(coming), _counter(self.folder.ledger)):
+        with shown(progress, self.root.name.removesuffix(".partial"), len(coming), _counter(self.ledger)):
             try:
                 dask.base.compute(tasks, optimize_graph=False)  # type: ignore[no-untyped-call]
             except (RuntimeError, OSError):
@@ -373,7 +374,7 @@ class _Run:
 
     def full(self, error: OSError) -> StorageFullError:
         """The disk is full: what is there, and how much is still needed."""
-        there = read_lines(self.folder.ledger)
+        there = read_lines(self.ledger)
         sizes = [p.stat().st_size for key in itertools.islice(there, 1000) if (p := self.root / key).exists()]
         left = [key for key in self.expected if key not in there]
         needed = int(np.mean(sizes) * len(left)) if sizes else self.left
@@ -387,15 +388,15 @@ class _Run:
 
     def publish(self) -> None:
         """Show the finished whole: changed chunks, coordinates, lengths, and last the group's own metadata."""
-        there = read_lines(self.folder.ledger)
+        there = read_lines(self.ledger)
         lines = [there[key] for key in self.expected]
         kept = set(self.expected)
-        for key in kept & {str(p.relative_to(self.own / "staged")) for p in files_in(self.own / "staged")}:
+        for key in kept & {p.relative_to(self.own / "staged").as_posix() for p in files_in(self.own / "staged")}:
             if self.folder.find(there[key]) == self.folder.staged(key):
                 os.replace(self.folder.staged(key), self.root / key)
         for name in self.manifest["layers"]:
             for path in files_in(self.root / name / "c"):  # dates of a run that was stopped and never taken up again
-                if str(path.relative_to(self.root)) not in kept:
+                if path.relative_to(self.root).as_posix() not in kept:
                     path.unlink()
         aside = self.own / "next"
         # chunks before the metadata of their arrays, the group's last

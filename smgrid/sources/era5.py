@@ -143,8 +143,8 @@ def _parts(path: Path) -> Iterator[xr.Dataset]:
         yield open_dataset(path)
         return
     try:
-        import cfgrib
-    except ImportError as error:
+        import cfgrib  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except (ImportError, RuntimeError) as error:  # cfgrib raises RuntimeError where it finds no ecCodes
         raise ImportError(f"{path} is GRIB, which needs cfgrib: pip install 'smgrid[grib]'") from error
     try:
         found = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": ""}, cache=False, decode_timedelta=False)

@@ -111,7 +111,10 @@ def _naming(fields: list[str], name: str | Mapping[str, str] | None, path: str |
     if isinstance(name, str):
         if len(fields) > 1:
             raise ValueError(f"{path} holds {fields}, so say which: name={{{fields[0]!r}: {name!r}}}")
-        return {fields[0]: name}
+        name = {fields[0]: name}
+    axes = sorted({*name.values()} & {"y", "x", "time", "spatial_ref", "acquired"})
+    if axes:
+        raise ValueError(f"a variable cannot be named {axes[0]!r}: that is an axis")
     missing = [old for old in name if old not in fields]
     if missing:
         raise ValueError(f"{path} holds no {missing}; it has {fields}")

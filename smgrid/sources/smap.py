@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from statistics import mode
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -26,9 +24,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.files import chunk_of, fingerprint, kind, netcdf, pending, several
-from smgrid.grid import TOLERANCE, Grid, x_of_longitude, y_of_latitude
-from smgrid.units import conversion
+from smgrid.files import chunk_of, fingerprint, netcdf, pending, several
+from smgrid.grid import Grid
+from smgrid.sources._smap import FILL, PRODUCTS, dataset, dates_of, volume_fraction
+from smgrid.sources._smap_points import Points, lay_points
 
 if TYPE_CHECKING:
     import netCDF4
@@ -36,11 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("smgrid")
 
 ORBITS = {"AM": ("AM",), "PM": ("PM",), "both": ("AM", "PM")}
-FILL, FLAG_FILL = -9999.0, 65534
 J2000 = np.datetime64("2000-01-01T12:00:00", "ns")
-DAY = np.timedelta64(1, "D")
+FLAG_FILL = 65534
 _GROUP = "Soil_Moisture_Retrieval_Data"
-_PRODUCTS = {36: "SPL3SMP", 9: "SPL3SMP_E"}
 _WAY = {
     "AM": "6 am, descending overpass",
     "PM": "6 pm, ascending overpass",
@@ -93,7 +90,7 @@ def open(paths: Any, *, orbit: str = "AM") -> xr.Dataset:
         raise ValueError(f"orbit is one of {list(ORBITS)}, not {orbit!r}")
     listed = several(paths, "SMAP file")
     found = [_look(path) for path in listed]
-    points = [isinstance(item, _Points) for item in found]
+    points = [isinstance(item, Points) for item in found]
     if any(points) and not all(points):
         raise ValueError(
             f"{listed[points.index(True)]} is a list of points, {listed[points.index(False)]} a granule: "
@@ -104,11 +101,11 @@ def open(paths: Any, *, orbit: str = "AM") -> xr.Dataset:
             raise ValueError(
                 f"{listed[0]} is a list of points, which does not tell overpasses apart: leave orbit alone"
             )
-        return _lay_points([item for item in found if isinstance(item, _Points)])
+        return lay_points([item for item in found if isinstance(item, Points)])
     return _stack_granules([item for item in found if isinstance(item, _Granule)], orbit)
 
 
-def _look(path: Path) -> _Granule | _Points:
+def _look(path: Path) -> _Granule | Points:
     """What a file is, from its structure alone."""
     with netcdf(path) as data:
         groups = [name for name in data.groups if name.startswith(_GROUP)]
@@ -117,21 +114,12 @@ def _look(path: Path) -> _Granule | _Points:
         if not data.groups and (
             not set(data.variables) - {"index"} or {"latitude", "longitude"} <= set(data.variables)
         ):
-            return _Points.of(path, data)
+            return Points.of(path, data)
         raise ValueError(
             f"{path} is no SMAP level-3 soil moisture: it holds the groups {list(data.groups)} and the variables "
             f"{list(data.variables)[:8]}, where a granule has the group {_GROUP + '_AM'!r} and a list of points "
             "'latitude', 'longitude' and 'soil_moisture'"
         )
-
-
-def _dates(path: Path) -> list[np.datetime64]:
-    """The dates in a file name, in order."""
-    found = re.findall(r"(?<!\d)(\d{4})-?(\d{2})-?(\d{2})(?!\d)", path.stem)
-    try:
-        return [np.datetime64("-".join(parts), "D") for parts in found]
-    except ValueError as error:
-        raise ValueError(f"{path}: the file name holds an impossible date: {error}") from error
 
 
 # ---- granules
@@ -157,7 +145,7 @@ class _Granule:
                 f"A lone {_GROUP!r} is that of versions before 4 (2016): download the current version"
             )
         variable = _variable(path, data, groups[0], "soil_moisture")
-        sizes: dict[tuple[int, ...], int] = {Grid.whole(km).shape: km for km in _PRODUCTS}
+        sizes: dict[tuple[int, ...], int] = {Grid.whole(km).shape: km for km in PRODUCTS}
         km = sizes.get(variable.shape)
         if km is None:
             raise ValueError(
@@ -199,7 +187,7 @@ def _metadata(data: netCDF4.Dataset) -> dict[str, str]:
 
 def _day(path: Path, data: netCDF4.Dataset, orbit: str, about: dict[str, str]) -> np.datetime64:
     """The UTC day: that of the file name, held against the metadata and the instants of one row."""
-    named = _dates(path)[:1]
+    named = dates_of(path)[:1]
     stated = [np.datetime64(about["begins"][:10], "D")] if re.match(r"\d{4}-\d\d-\d\d", about["begins"]) else []
     seen: list[np.datetime64] = []
     group, name = data.groups[f"{_GROUP}_{orbit}"], "tb_time_seconds" + ("_pm" if orbit == "PM" else "")
@@ -255,7 +243,7 @@ class _Map:
         # a fill is tested before any bit: 65534 has bit 0 = 0 and would pass as recommended
         good = (flag != FLAG_FILL) & (flag != getattr(flags, "_FillValue", FLAG_FILL)) & (flag & 1 == 0)
         good &= np.isfinite(soil) & (soil != FILL) & (soil != getattr(values, "_FillValue", FILL))
-        soil = _volume_fraction(self.path, values.name, soil, getattr(values, "units", None), good)
+        soil = volume_fraction(self.path, values.name, soil, getattr(values, "units", None), good)
         if self.instants:
             seconds = np.asarray(_variable(self.path, data, orbit, "tb_time_seconds")[key], "f8")
             return np.where(good & (seconds > 0), seconds, np.nan)
@@ -277,23 +265,6 @@ class _Map:
                     f"{name + suffix!r} says {index[at]} where the array's place says {here.ravel()[at[axis]]}: the "
                     "array is flipped or cut; use the granule as it was distributed"
                 )
-
-
-def _volume_fraction(
-    path: Path, name: str, values: NDArray[np.float64], units: Any, good: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Good values in m3 m-3; refuses a unit or numbers that are no volume fraction."""
-    way = conversion(units if units else "m3 m-3", "m3 m-3")
-    if way is None:
-        raise ValueError(f"{path}: {name!r} is in {units!r}, not in m3 m-3 or %")
-    values = way(values)
-    wrong = good & ~((values >= 0) & (values <= 1))
-    if wrong.any():
-        raise ValueError(
-            f"{path}: {name!r} holds {values[wrong].flat[0]:g} where m3 m-3 lie in 0..1, in {int(wrong.sum())} values "
-            f"that are no declared fill (units in the file: {units!r}): percent, or a fill taken for a value"
-        )
-    return values
 
 
 def _stack_granules(granules: list[_Granule], orbit: str) -> xr.Dataset:
@@ -318,10 +289,10 @@ def _stack_granules(granules: list[_Granule], orbit: str) -> xr.Dataset:
     smap, acquired = (
         da.concatenate([_pending(granule, grid, orbit, instants) for granule in granules]) for instants in (False, True)
     )
-    data = _dataset(grid, [g.day for g in granules], smap)
+    data = dataset(grid, [g.day for g in granules], smap)
     data = data.assign_coords(acquired=(("time", "y", "x"), acquired, {"long_name": "instant of observation, UTC"}))
     data["smap"].attrs |= {
-        "product": _PRODUCTS[granules[0].km],
+        "product": PRODUCTS[granules[0].km],
         "version": ", ".join(versions),
         "source_files": ", ".join(g.path.name for g in granules),
         "rule": f"{_WAY[orbit]}; kept where retrieval_qual_flag is no fill and its bit 0 is 0 (recommended)",
@@ -334,160 +305,3 @@ def _pending(granule: _Granule, grid: Grid, orbit: str, instants: bool) -> da.Ar
     chunks = (1, *chunk_of(grid.shape, granule.block))
     read, token = _Map(granule.path, ORBITS[orbit], instants), (fingerprint(granule.path), orbit, instants)
     return pending(read, (1, *grid.shape), dtype, chunks, f"{granule.path}: {name!r}", token=token)
-
-
-def _dataset(grid: Grid, days: Sequence[np.datetime64], smap: da.Array) -> xr.Dataset:
-    data = xr.Dataset({"smap": (("time", "y", "x"), smap)}, grid.coords())
-    data["smap"].attrs = {
-        "long_name": "SMAP soil moisture, 0-5 cm",
-        "standard_name": "volume_fraction_of_condensed_water_in_soil",
-        "units": "m3 m-3",
-        "native_resolution": f"{grid.km:g} km",
-    }
-    data["smap"].encoding["grid_mapping"] = "spatial_ref"
-    return data.assign_coords(
-        time=("time", np.array(days, "M8[ns]"), {"long_name": "UTC day", "standard_name": "time"})
-    )
-
-
-# ---- point lists
-
-
-@dataclass(frozen=True)
-class _Points:
-    """One list of points, read."""
-
-    path: Path
-    latitude: NDArray[np.float64]
-    longitude: NDArray[np.float64]
-    soil: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, path: Path, data: netCDF4.Dataset) -> _Points:
-        if not set(data.variables) - {"index"}:  # days without an overpass are written so
-            return cls(path, *np.empty((3, 0)))
-        if "soil_moisture" not in data.variables:
-            raise ValueError(f"{path} holds no 'soil_moisture'; it has {list(data.variables)}")
-        names = ("latitude", "longitude", "soil_moisture")
-        shapes = {name: data.variables[name].shape for name in names}
-        if len(set(shapes.values())) > 1 or len(shapes["soil_moisture"]) != 1:
-            raise ValueError(
-                f"{path}: 'soil_moisture', 'latitude' and 'longitude' are no list of points, but of {shapes}; "
-                "a grid is opened with smgrid.sources.raster"
-            )
-        try:
-            columns = [np.asarray(data.variables[name][:], "f8") for name in names]
-        except (RuntimeError, OSError) as error:
-            raise ValueError(f"{path} ({kind(path)}) cannot be read, the file is damaged: {error}") from error
-        soil = data.variables["soil_moisture"]
-        good = np.isfinite(columns[2]) & (columns[2] != FILL) & (columns[2] != getattr(soil, "_FillValue", FILL))
-        columns[2] = _volume_fraction(path, "soil_moisture", columns[2], getattr(soil, "units", None), good)
-        lat, lon, _ = columns = [column[good] for column in columns]
-        if not (np.all(np.abs(lat) <= 90) and np.all(np.abs(lon) <= 180)):
-            raise ValueError(f"{path}: 'latitude' or 'longitude' leave +-90, +-180: a fill was kept as a coordinate")
-        return cls(path, *columns)
-
-    def stray(self, km: int) -> tuple[NDArray[np.int64], NDArray[np.int64], float]:
-        """Global rows and columns of the points, and how far the worst lies off a cell's centre, in cells."""
-        whole = Grid.whole(km)
-        rows = (whole.bounds[3] - y_of_latitude(self.latitude)) / whole.cell - 0.5
-        cols = (x_of_longitude(self.longitude) - whole.bounds[0]) / whole.cell - 0.5
-        r, c = np.round(rows).astype("i8"), np.round(cols).astype("i8")
-        return r, c, float(max(np.abs(rows - r).max(initial=0), np.abs(cols - c).max(initial=0)))
-
-
-@dataclass(frozen=True)
-class _Paint:
-    """Averages the points of one day into the cells of a window; or counts them."""
-
-    grid: Grid
-    rows: NDArray[np.int64]
-    cols: NDArray[np.int64]
-    soil: NDArray[np.float64]
-    count: bool = False
-
-    def __call__(self, key: tuple[slice, ...]) -> NDArray[Any]:
-        cell = self.rows * self.grid.nx + self.cols
-        size = self.grid.ny * self.grid.nx
-        counts = np.bincount(cell, minlength=size)
-        total = np.bincount(cell, self.soil, minlength=size)
-        layer = counts if self.count else np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
-        return layer.reshape(1, *self.grid.shape)[key]
-
-
-def _lay_points(lists: list[_Points]) -> xr.Dataset:
-    km = _snap(lists)
-    windows = _windows([item.path for item in lists])
-    lists, windows = zip(*sorted(zip(lists, windows), key=lambda pair: pair[1]))  # type: ignore[assignment]
-    placed = [item.stray(km)[:2] for item in lists]
-    rows, cols = (np.concatenate([place[k] for place in placed]) for k in (0, 1))
-    grid = Grid(km, rows.min(), cols.min(), np.ptp(rows) + 1, np.ptp(cols) + 1)
-    days = sorted(set(windows))
-    layers: dict[bool, list[da.Array]] = {False: [], True: []}
-    for day in days:
-        here = [k for k, window in enumerate(windows) if window == day]
-        r, c = (np.concatenate([placed[k][axis] for k in here]) for axis in (0, 1))
-        soil = np.concatenate([lists[k].soil for k in here])
-        names = ", ".join(str(lists[k].path) for k in here)
-        for count, layer in layers.items():
-            paint = _Paint(grid, r - grid.row, c - grid.col, soil, count)
-            token = ([fingerprint(lists[k].path) for k in here], str(grid), count)
-            shape = (1, *grid.shape)
-            layer.append(pending(paint, shape, "i4" if count else "f4", shape, names, token=token))
-    middle = [start + (end - start) // 2 for start, end in days]
-    data = _dataset(grid, middle, da.concatenate(layers[False]))
-    coords: dict[str, Any] = {"smap_count": (("time", "y", "x"), da.concatenate(layers[True]))}
-    if any(start != end for start, end in days):
-        coords["window_start"] = ("time", np.array([start for start, _ in days], "M8[ns]"))
-        coords["window_end"] = ("time", np.array([end for _, end in days], "M8[ns]"))
-    data = data.assign_coords(coords)
-    data["smap_count"].attrs = {"long_name": "retrievals averaged in the cell", "units": "1"}
-    data["smap"].attrs |= {
-        "product": _PRODUCTS[km],
-        "version": "",
-        "source_files": ", ".join(item.path.name for item in lists),
-        "rule": "mean of all retrievals listed for a cell and day (or window of days); quality as their author chose",
-    }
-    return data
-
-
-def _snap(lists: list[_Points]) -> int:
-    """The nominal cell side whose centres the points are."""
-    full = [item for item in lists if item.soil.size]
-    if not full:
-        raise ValueError(
-            f"none of the {len(lists)} lists holds a point ({lists[0].path}, ...): there is nothing to open"
-        )
-    fits = {item.path: {km for km in _PRODUCTS if item.stray(km)[2] <= TOLERANCE} for item in full}
-    for path, sides in fits.items():
-        if not sides:
-            worst = {km: next(i for i in full if i.path == path).stray(km)[2] for km in _PRODUCTS}
-            raise ValueError(
-                f"{path}: the points are no centres of EASE-Grid 2.0 cells: they lie up to {worst[36]:.2f} cells off "
-                f"the 36-km, {worst[9]:.2f} off the 9-km grid"
-            )
-    both = set.intersection(*fits.values())
-    if not both:
-        one, other = (next(path for path, sides in fits.items() if km in sides) for km in _PRODUCTS)
-        raise ValueError(f"{one} lies on the 36-km grid, {other} on the 9-km grid: open them in two calls")
-    return max(both)
-
-
-def _windows(paths: list[Path]) -> list[tuple[np.datetime64, np.datetime64]]:
-    """First and last day of each list, from the file names; a last day before the first is mended and said."""
-    windows = []
-    for path in paths:
-        dates = _dates(path)
-        if len(dates) not in (1, 2):
-            raise ValueError(
-                f"{path}: the file name holds {len(dates)} dates; a list of points carries its day (2020-01-31 or "
-                "20200131), or first and last day (20200129_20200131), in its name"
-            )
-        windows.append((dates[0], dates[-1]))
-    lengths = [end - start for start, end in windows if end >= start]
-    usual = mode(lengths) if lengths else 0 * DAY
-    for k, (start, end) in enumerate(windows):
-        if end < start:
-            windows[k] = start, start + usual
-            log.warning("%s: the last day in the name is before the first; taken as %s to %s", paths[k], *windows[k])
-    return windows
