@@ -217,7 +217,7 @@ def stack(scenes: Sequence[tuple[np.datetime64, xr.Dataset]]) -> xr.Dataset:
 
 def frame_of(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     """An empty Dataset of the smallest extent on the parts' lattice that holds them all."""
-    first = parts[0]
+    first = min(parts, key=lambda part: (-part["y"].values[0], part["x"].values[0]))  # whatever order they come in
     axes = {}
     for axis in ("y", "x"):
         starts = [_offset(part, first, axis) for part in parts]
