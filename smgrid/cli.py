@@ -96,6 +96,8 @@ def _pairs(text: str) -> dict[str, str]:
 def _demo(args: argparse.Namespace) -> None:
     from smgrid.demo import run
 
+    logging.getLogger("smgrid").setLevel(logging.WARNING)  # the demo says itself what it does
+
     run(args.out, seed=args.seed, say=print)
 
 

@@ -44,7 +44,7 @@ def run(out: str | Path, *, seed: int = 0, say: Callable[[str], object] = print)
     out.mkdir(parents=True, exist_ok=True)
     scene = synthetic.yanco(seed)
     say(f"{scene!r}\n")
-    maps = {}
+    maps: dict[str, xr.Dataset] = {}
     for name, kind in KINDS.items():
         model = train(scene.samples, make_regressor(kind))
         save_model(model, out / f"{name}.model")

@@ -56,7 +56,7 @@ def open_cube(path: str | Path) -> xr.Dataset:
     path = existing(path, "cube")
     try:
         if path.is_dir():
-            return xr.open_zarr(path, decode_coords="all", consolidated=None)
+            return xr.open_zarr(path, decode_coords="all", consolidated=False)
         if path.suffix.lower() not in (".nc", ".nc4", ".cdf"):
             raise ValueError("a cube is a Zarr store or a NetCDF file (.nc)")
         cube = xr.open_dataset(path, decode_coords="all", chunks={}, engine="netcdf4")

@@ -31,7 +31,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.grid import TOLERANCE, Grid, _is_ease2, find_crs
+from smgrid.grid import TOLERANCE, Grid, find_crs, is_ease2
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -177,7 +177,7 @@ def _place(maps: xr.Dataset) -> tuple[str, Affine]:
     from affine import Affine
 
     crs = find_crs(maps)
-    if crs is None or crs.to_epsg() == 6933 or _is_ease2(crs):
+    if crs is None or crs.to_epsg() == 6933 or is_ease2(crs):
         return "EPSG:6933", Grid.of(maps).transform  # without a CRS this says what to do
     steps, starts = [], []
     for name, mend in (("x", "obj.sortby('x')"), ("y", "obj.sortby('y', ascending=False)")):

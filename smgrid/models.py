@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smgrid import __version__
+from smgrid.arrays import fingerprint
 from smgrid.features import (
     COMPUTED,
     PAPER,
@@ -25,7 +26,7 @@ from smgrid.features import (
     match_units,
     suggest,
 )
-from smgrid.regressors import fingerprint, is_fitted, on_one_thread, predict_rows
+from smgrid.regressors import is_fitted, on_one_thread, predict_rows
 from smgrid.shapes import undecoded
 from smgrid.units import canonical, conversion
 

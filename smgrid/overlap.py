@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from smgrid.grid import Grid, _is_ease2, find_crs, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
+from smgrid.grid import Grid, find_crs, is_ease2, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
 
 TINY = 1e-9  # of a cell: rounding, not overlap
 _AXES = (("y", "x"), ("lat", "lon"), ("latitude", "longitude"))
@@ -118,8 +118,6 @@ def _centres(field: xr.DataArray | xr.Dataset, dim: str) -> NDArray[np.float64]:
     if dim not in field.coords:
         raise ValueError(f"the {dim!r} axis has no coordinates: obj = obj.assign_coords({dim}=centres_of_the_pixels)")
     values = np.asarray(field[dim].values, "f8")
-    if values.size < 2:
-        raise ValueError(f"the {dim!r} axis has a single pixel, which does not tell its size: give two at least")
     if not np.isfinite(values).all():
         raise ValueError(f"the {dim!r} axis has missing coordinates")
     return values
@@ -136,7 +134,7 @@ def _is_geographic(field: xr.DataArray | xr.Dataset, ydim: str, xdim: str) -> bo
             f"no CRS, and the axes {ydim!r}, {xdim!r} are not in degrees. Say what they are: "
             "obj = obj.rio.write_crs('EPSG:4326') (import rioxarray), or the CRS that they have"
         )
-    if _is_ease2(crs):
+    if is_ease2(crs):
         return False
     if crs.is_geographic:
         flattening = crs.ellipsoid.inverse_flattening if crs.ellipsoid else 0.0
@@ -204,6 +202,8 @@ def _from_metres(
 
 def _edges(centres: NDArray[np.float64], dim: str) -> NDArray[np.float64]:
     """Edges midway between centres, the outermost half a pixel out."""
+    if centres.size < 2:
+        raise ValueError(f"the {dim!r} axis has a single pixel, which does not tell its size: give two at least")
     single = centres.astype("f4")
     if (single == centres).all():  # stored as float32: a straight axis within that rounding is straight
         straight = np.linspace(centres[0], centres[-1], centres.size)

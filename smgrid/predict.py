@@ -94,7 +94,7 @@ def predict_map(
     >>> grid = smgrid.Grid(1, 11466, 31401, 2, 2)
     >>> vv = (("y", "x"), [[-15.0, -10.0], [-5.0, float("nan")]], {"units": "dB"})
     >>> cube = xr.Dataset({"vv": vv}, coords=grid.coords())
-    >>> predict_map(cube, model).soil_moisture.values.round(3).tolist()
+    >>> predict_map(cube, model).soil_moisture.values.astype(float).round(3).tolist()
     [[0.1, 0.2], [0.3, nan]]
     """
     cube, model = as_cube(cube), Model.from_estimator(model)
@@ -464,7 +464,7 @@ def _lazy(
 
 
 def _dtype(layer: str) -> str:
-    return "f4" if layer == "soil_moisture" else "u1"
+    return "float32" if layer == "soil_moisture" else "uint8"
 
 
 def _chunks(inputs: list[xr.Variable | None], cube: xr.Dataset, dims: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -486,10 +486,14 @@ def _finish(variables: Mapping[str, Any], cube: xr.Dataset, model: Model, dims: 
     coords = {n: c for n, c in cube.coords.items() if set(c.dims) <= set(dims) and n not in ("y", "x", "spatial_ref")}
     crs = find_crs(cube)
     if crs is None or is_ease2(crs):
-        where: Any = Grid.of(cube).coords()
+        grid = Grid.of(cube)
+        where: Any = grid.coords()
+        place = f"{grid.km} km" if grid.km >= 1 else f"{1000 * grid.km:.0f} m"
+        place = f"EASE-Grid 2.0, {place}"
     else:
         reference = {**crs.to_cf(), "spatial_ref": crs.to_wkt()}
         where = {"y": cube["y"], "x": cube["x"], "spatial_ref": ((), np.int64(0), reference)}
+        place = crs.name
     maps = xr.Dataset(
         {
             name: (dims, data, layer_attributes(name, list(variables), list(model.predictors)))
@@ -511,7 +515,7 @@ def _finish(variables: Mapping[str, Any], cube: xr.Dataset, model: Model, dims: 
     ]
     maps.attrs = {
         "Conventions": "CF-1.11",
-        "title": "Soil moisture of the top layer, 1-km EASE-Grid 2.0" + (" (synthetic)" if invented else ""),
+        "title": f"Soil moisture of the top layer; {place}" + (" (synthetic)" if invented else ""),
         "source": "; ".join([source, *dict.fromkeys(invented)]),
         "model_digest": model.digest,
     }

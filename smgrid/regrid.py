@@ -288,7 +288,7 @@ class _Overlap:
                 if there.all():
                     total[here], known[here] = weights @ strip.astype("f8"), whole
                 else:
-                    total[here] = weights @ np.where(there, strip, 0).astype("f8")
+                    total[here] = weights @ np.where(there, strip, np.float64(0))
                     known[here] = weights @ there.astype("f8")
         return (self.cols @ total.T).T, (self.cols @ known.T).T
 

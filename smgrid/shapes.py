@@ -128,7 +128,8 @@ def place_faults(cube: xr.Dataset, names: Iterable[str]) -> list[str]:
 
 def undecoded(name: str, array: xr.DataArray) -> str | None:
     """Say what is wrong with values that still carry their file's packing, or None."""
-    packing = {key: array.attrs[key] for key in ("scale_factor", "add_offset") if key in array.attrs}
+    plain = {"scale_factor": 1, "add_offset": 0}
+    packing = {key: array.attrs[key] for key, nothing in plain.items() if array.attrs.get(key, nothing) != nothing}
     for key in ("_FillValue", "missing_value"):
         fill = array.attrs.get(key)
         if fill is not None and not (np.ndim(fill) == 0 and np.issubdtype(type(fill), np.number) and np.isnan(fill)):

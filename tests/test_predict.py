@@ -458,3 +458,25 @@ def test_the_model_is_one_key_and_travels_once():
     model = Model.from_estimator(Watched().fit(SAMPLES[names], SAMPLES.soil_moisture))
     graph = dict(predict_map(CUBE.chunk(time=1, y=2, x=3), model).__dask_graph__())
     assert sum(str(key).startswith(("smgrid-model", "('smgrid-model")) for key in graph) == 1
+
+
+def test_plain_xarray_finds_finished_maps(tmp_path):
+    """What users do next comes out right: rio.to_raster keeps CRS and nodata, plot names and units."""
+    import matplotlib
+    import rasterio
+
+    matplotlib.use("Agg")
+    import rioxarray  # noqa: F401  (registers .rio)
+
+    maps = predict_map(CUBE, RF, layers=LAYERS)
+    maps.soil_moisture.isel(time=0).rio.to_raster(tmp_path / "a.tif")
+    with rasterio.open(tmp_path / "a.tif") as tif:
+        assert tif.crs.to_epsg() == 6933 and np.isnan(tif.nodata)
+        assert tif.transform.almost_equals(GRID.transform, 1e-6)
+        np.testing.assert_array_equal(tif.read(1), maps.soil_moisture[0])
+    facets = maps.soil_moisture.plot(col="time")
+    assert facets.cbar.ax.get_ylabel() == "soil moisture [m3 m-3]"
+    matplotlib.pyplot.close("all")
+    assert maps.soil_moisture.attrs["standard_name"] == "volume_fraction_of_condensed_water_in_soil"
+    assert maps.soil_moisture.attrs["ancillary_variables"] == "status culprit"
+    assert maps.soil_moisture.encoding["grid_mapping"] == "spatial_ref"

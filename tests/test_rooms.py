@@ -1,6 +1,7 @@
 """The house holds its order: a room imports only from rooms above it, and the front door is light."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,9 @@ import pytest
 
 import smgrid
 
-ROOMS = """
-grid units files shapes features scores kernels overlap regrid temporal coarse sources regressors models modelfiles
-identity store geotiff patterns seams plot cube samples predict attribution sensors landscape synthetic scenarios report
-demo cli
-""".split()
 PACKAGE = Path(smgrid.__file__).parent
+TABLE = Path(__file__).parents[1] / "docs" / "house.md"
+ROOMS = re.findall(r"^\| `(\w+)` \|", TABLE.read_text(), re.M)
 
 
 def imports(path):

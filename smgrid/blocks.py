@@ -1,0 +1,265 @@
+"""Computes one block of maps and lays its chunks down, one date each.
+
+All that only one block needs is computed inside one task, so that its inputs are dropped when it is done, a fault can
+name the block, and nothing is computed twice; what several blocks share (the model, an opened file) stays a task of its
+own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from dask._task_spec import DataNode, GraphNode, Task, TaskRef
+from dask.utils import key_split
+
+from smgrid.ledger import Line, writing
+
+ZSTD_LEVEL = 3
+
+
+class StorageFullError(OSError):
+    """The disk is full; what is stored stays, and the write can go on once there is space."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How one variable lies on disk."""
+
+    name: str
+    dims: tuple[str, ...]
+    chunk: tuple[int, ...]  # cells; 1 along time
+    dtype: str  # as stored
+    fill: Any
+    encoding: Mapping[str, Any]
+
+    def encode(self, values: np.ndarray) -> bytes:
+        """The bytes of one chunk file; cells beyond the map's edge hold the fill value."""
+        from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
+
+        stored = xr.conventions.encode_cf_variable(xr.Variable(self.dims, values, encoding=dict(self.encoding))).values
+        if stored.dtype.newbyteorder("<") != np.dtype(self.dtype):
+            raise TypeError(f"{self.name} came out as {stored.dtype}, but it is stored as {self.dtype}")
+        whole = np.full(self.chunk, self.fill, self.dtype)
+        whole[tuple(slice(n) for n in stored.shape)] = stored
+        return Zstd(level=ZSTD_LEVEL, checksum=True).encode(whole)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the chunks of a run go, and what lets it write there."""
+
+    root: str
+    lock: str
+    token: str
+    layers: Mapping[str, Layer]
+    readable: int  # dates that readers see; their chunks are replaced only when the whole run is done
+
+    @property
+    def ledger(self) -> Path:
+        """The text file that names every finished chunk."""
+        return Path(self.root, "smgrid", "ledger")
+
+    def staged(self, key: str) -> Path:
+        """Where the new bytes of a chunk wait while readers still see the old ones."""
+        return Path(self.root, "smgrid", "staged", key)
+
+    def find(self, line: Line) -> Path | None:
+        """The file that holds the very bytes of a ledger line."""
+        for path in (Path(self.root, line.key), self.staged(line.key)):
+            with suppress(FileNotFoundError):
+                if hashlib.sha256(path.read_bytes()).hexdigest() == line.sha256:
+                    return path
+        return None
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block of the maps: where its parts go, and what each is made of."""
+
+    keys: Mapping[str, Hashable]  # layer -> key of its block in the graph
+    tile: Mapping[str, int]  # dimension -> index of the chunk, time left out
+    dates: tuple[int, ...] | None  # places in the store's time; None without a time dimension
+    identities: Mapping[str, Sequence[str | None]]  # layer -> one per date
+    shape: tuple[int, ...]
+    where: str  # for people
+    nodes: tuple[GraphNode, ...] = field(default=(), repr=False)  # its own tasks, in the order they run
+
+    def chunks(self, layer: Layer) -> Iterator[tuple[str, str | None]]:
+        """Key and identity of a layer's chunks, date by date."""
+        for n, date in enumerate(self.dates or (0,)):
+            at = [date if dim == "time" else self.tile[dim] for dim in layer.dims]
+            yield "/".join([layer.name, "c", *map(str, at)]), self.identities[layer.name][n]
+
+
+def write_block(folder: Folder, block: Block, names: tuple[Hashable, ...], *values: Any) -> None:
+    """Compute a block from what it shares with others (`names`, `values`) and store it."""
+    results = _compute(block, dict(zip(names, values)))
+    layers = [folder.layers[name] for name in block.keys]
+    counts = _counts(results, layers, len(block.dates or (0,)))
+    chunks = []
+    for layer in layers:
+        for n, (key, identity) in enumerate(block.chunks(layer)):
+            part = results[layer.name]
+            if "time" in layer.dims:
+                part = part.take([n], layer.dims.index("time"))
+            try:
+                data = layer.encode(part)
+            except Exception as error:
+                raise _fault(block, layer.name, error) from error
+            said = counts[n] if layer is layers[0] else "-"
+            chunks.append((Line(key, hashlib.sha256(data).hexdigest(), identity or "-", said), data))
+    try:
+        with writing(str(folder.ledger), folder.lock, folder.token) as append:
+            for line, data in chunks:
+                _put(folder, line.key, data)
+                append(line)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFullError(errno.ENOSPC, "no space left", folder.root) from error
+        raise
+
+
+def _compute(block: Block, results: dict[Hashable, Any]) -> dict[str, Any]:
+    last = {need: n for n, node in enumerate(block.nodes) for need in node.dependencies}
+    kept = set(block.keys.values())
+    for n, node in enumerate(block.nodes):
+        try:
+            results[node.key] = node({need: results[need] for need in node.dependencies})
+        except Exception as error:
+            raise _fault(block, key_split(node.key), error) from error
+        for need in node.dependencies:
+            if last[need] == n and need not in kept:
+                del results[need]
+    layers = {name: np.asarray(results[key]) for name, key in block.keys.items()}
+    for name, values in layers.items():
+        if values.shape != block.shape:
+            found = ValueError(f"it came out with shape {values.shape}, not {block.shape}")
+            raise _fault(block, name, found) from found
+    return layers
+
+
+def _fault(block: Block, what: str, error: Exception) -> RuntimeError:
+    layers = ", ".join(block.keys)
+    return RuntimeError(f"{block.where} of {layers} failed in {what!r}: {type(error).__name__}: {error}")
+
+
+def _put(folder: Folder, key: str, data: bytes) -> None:
+    """Write a chunk whole or not at all; leave it alone where it holds these bytes already."""
+    path = Path(folder.root, key)
+    with suppress(FileNotFoundError):
+        if path.read_bytes() == data:
+            return
+        at = folder.layers[key.split("/")[0]].dims
+        date = int(key.split("/")[2 + at.index("time")]) if "time" in at else 0
+        if date < folder.readable:
+            path = folder.staged(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, data)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    new = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        new.write_bytes(data)
+        os.replace(new, path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def _counts(results: Mapping[str, Any], layers: Sequence[Layer], dates: int) -> list[str]:
+    """Per date: cells, cells with a value, and cells by status and culprit."""
+    found = []
+    for n in range(dates):
+        part = {
+            layer.name: results[layer.name].take([n], layer.dims.index("time"))
+            if "time" in layer.dims
+            else results[layer.name]
+            for layer in layers
+        }
+        main = part.get("soil_moisture", next(iter(part.values())))
+        mapped = np.isfinite(main).sum() if main.dtype.kind == "f" else main.size
+        counts: dict[str, Any] = {"cells": main.size, "mapped": int(mapped)}
+        if "status" in part:
+            pairs = part["status"].astype("i8") << 8
+            if "culprit" in part and part["culprit"].shape == pairs.shape:
+                pairs = pairs | part["culprit"].astype("i8")
+            values, numbers = np.unique(pairs, return_counts=True)
+            counts["flags"] = {f"{v >> 8}.{v & 255}": int(c) for v, c in zip(values.tolist(), numbers)}
+        found.append(json.dumps(counts, separators=(",", ":"), sort_keys=True))
+    return found
+
+
+def graph_of(
+    nodes: Mapping[Hashable, GraphNode], folder: Folder, blocks: Sequence[Block]
+) -> tuple[dict[Any, GraphNode], str]:
+    """The task graph that computes and stores the blocks, and its one final key.
+
+    A task that a single block needs goes into the block's own; the others stay as they are.
+    """
+    owner = _owners(nodes, blocks)
+    graph: dict[Any, GraphNode] = {key: nodes[key] for key, who in owner.items() if who < 0}
+    run = uuid.uuid4().hex
+    place, final = f"folder-{run}", f"written-{run}"
+    ends = []
+    for number, block in enumerate(blocks):
+        own = _in_order(nodes, owner, number, block)
+        outside = {need for node in own for need in node.dependencies} | set(block.keys.values())
+        needs: tuple[Any, ...] = tuple(sorted(outside - {node.key for node in own}, key=str))
+        whole = dataclasses.replace(block, nodes=own)
+        end = (f"write-{run}", number)
+        graph[end] = Task(end, write_block, TaskRef(place), whole, needs, *(TaskRef(need) for need in needs))
+        ends.append(end)
+    graph[place] = DataNode(place, folder)
+    graph[final] = Task(final, _nothing, *(TaskRef(end) for end in ends))
+    return graph, final
+
+
+def _nothing(*_: Any) -> None:
+    """What remains of blocks once they are stored."""
+
+
+def _owners(nodes: Mapping[Hashable, GraphNode], blocks: Sequence[Block]) -> dict[Hashable, int]:
+    """Which block alone needs a task; -1 where several do."""
+    owner: dict[Hashable, int] = {}
+    for number, block in enumerate(blocks):
+        stack = list(block.keys.values())
+        while stack:
+            key = stack.pop()
+            seen = owner.get(key)
+            if seen == number or seen == -1:
+                continue
+            owner[key] = number if seen is None else -1
+            stack.extend(nodes[key].dependencies)
+    return owner
+
+
+def _in_order(
+    nodes: Mapping[Hashable, GraphNode], owner: Mapping[Hashable, int], number: int, block: Block
+) -> tuple[GraphNode, ...]:
+    """A block's own tasks, each after what it needs."""
+    done: dict[Hashable, GraphNode] = {}
+    stack = list(block.keys.values())
+    while stack:
+        key = stack[-1]
+        below = [k for k in nodes[key].dependencies if owner[k] == number and k not in done]
+        if key in done or owner[key] != number:
+            stack.pop()
+        elif below:
+            stack.extend(below)
+        else:
+            done[key] = nodes[stack.pop()]
+    return tuple(done.values())

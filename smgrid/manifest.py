@@ -1,0 +1,157 @@
+"""Says what maps are, so that a store can be told from any other: grid, layers, model, dates, chunks, counts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from smgrid.grid import find_crs
+from smgrid.ledger import Line
+
+FORMAT = 1
+
+
+class CorruptStoreError(ValueError):
+    """A store that lacks what it should hold."""
+
+
+def read_manifest(root: Path) -> dict[str, Any] | None:
+    """What a store says it is; None where there is no store of ours."""
+    try:
+        return json.loads((root / "smgrid" / "manifest.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise CorruptStoreError(f"{root}/smgrid/manifest.json cannot be read ({error}): use resume=False") from error
+
+
+def as_json(content: Any, sort: bool = True) -> bytes:
+    """The same bytes for the same content."""
+    return (json.dumps(content, indent=1, sort_keys=sort) + "\n").encode()
+
+
+def date_labels(maps: xr.Dataset) -> list[str] | None:
+    """The dates as text; None without a time dimension."""
+    if "time" not in maps.dims:
+        return None
+    values = maps["time"].values
+    if values.dtype.kind == "M":
+        return [text.removesuffix("T00:00:00.000000000") for text in np.datetime_as_string(values.astype("M8[ns]"))]
+    return [str(value) for value in values]
+
+
+def describe(maps: xr.Dataset, chunks: Mapping[str, int]) -> dict[str, Any]:
+    """The manifest: what these maps are, in words and numbers that can be compared."""
+    crs = find_crs(maps)
+    code = crs and crs.to_epsg()
+    grid: dict[str, Any] = {"crs": f"EPSG:{code}" if code else crs and _digest(crs.to_wkt().encode())}
+    for name in ("y", "x"):
+        if name in maps.coords:
+            values = np.asarray(maps[name].values, "f8")
+            grid[name] = (
+                f"{values.size} cells, {float(values[0])!r} ... {float(values[-1])!r}, {_digest(values.tobytes())}"
+            )
+    layers = {}
+    for variable, layer in maps.data_vars.items():
+        if {"y", "x"} <= set(layer.dims):
+            told = {k: layer.attrs[k] for k in ("units", "flag_meanings") if k in layer.attrs}
+            if "flag_values" in layer.attrs:
+                told["flag_values"] = np.asarray(layer.attrs["flag_values"]).tolist()
+            layers[str(variable)] = {
+                "dims": list(layer.dims),
+                "sizes": {d: layer.sizes[d] for d in layer.dims if d != "time"},
+                "chunks": {d: chunks[str(d)] for d in layer.dims},
+                "dtype": str(layer.encoding["dtype"]),
+                **told,
+            }
+    rest = {
+        str(n): _digest(np.asarray(v.values).astype(str).tobytes())
+        for n, v in maps.coords.items()
+        if "time" not in v.dims and n not in ("y", "x", "spatial_ref")
+    }
+    return {
+        "format": FORMAT, "model": maps.attrs.get("model_digest"), "grid": grid, "layers": layers,
+        "coordinates": rest, "dates": date_labels(maps),
+    }  # fmt: skip
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def check_same(root: Path, known: Mapping[str, Any] | None, manifest: Mapping[str, Any]) -> None:
+    """Refuse maps that are not those of the store, by all that differs."""
+    if known is None:
+        return
+    if known.get("format") != FORMAT:
+        raise ValueError(f"{root} has format {known.get('format')} where this smgrid writes {FORMAT}: use resume=False")
+    found = []
+    for part in ("model", "layers", "grid", "coordinates"):
+        old, new = known.get(part), manifest[part]
+        if part == "layers" and sorted(old or ()) != sorted(new):
+            found.append(f"the layers are {sorted(old or ())} there and {sorted(new)} here")
+        elif isinstance(new, dict) and isinstance(old, dict):
+            for name in sorted({*old, *new}):
+                if old.get(name) != new.get(name):
+                    found.append(f"{part}, {name}: {old.get(name)} there, {new.get(name)} here")
+        elif old != new:
+            found.append(f"the {part} is {old} there and {new} here")
+    if (known["dates"] is None) != (manifest["dates"] is None):
+        found.append("one has a time dimension and the other has not")
+    if found:
+        raise ValueError(
+            f"{root} holds other maps: {'; '.join(found)}. Write to another path, or start anew with resume=False"
+        )
+
+
+def chunk_keys(layers: Mapping[str, Any], dates: Sequence[str] | None) -> list[str]:
+    """Keys of every chunk of a whole store."""
+    keys = []
+    for name, told in layers.items():
+        counts = [
+            len(dates or ()) if dim == "time" else -(-told["sizes"][dim] // told["chunks"][dim]) for dim in told["dims"]
+        ]
+        keys += ["/".join([name, "c", *map(str, at)]) for at in np.ndindex(*counts)]
+    return keys
+
+
+def count_blocks(expected: Sequence[str], there: Mapping[str, Line]) -> tuple[int, int]:
+    """How many blocks are stored with all their layers, of how many."""
+    places: dict[str, bool] = {}
+    for key in expected:
+        at = key.split("/", 1)[1]
+        places[at] = places.get(at, True) and key in there
+    return sum(places.values()), len(places)
+
+
+def summarise(lines: Sequence[Line], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells in all, with a value, and by the meaning of their flags."""
+    cells, mapped, flags = 0, 0, dict[str, int]()
+    for line in lines:
+        if line.counts != "-":
+            counts = json.loads(line.counts)
+            cells, mapped = cells + counts["cells"], mapped + counts["mapped"]
+            for pair, n in counts.get("flags", {}).items():
+                flags[pair] = flags.get(pair, 0) + n
+    status, culprit = (_meanings(manifest["layers"].get(name)) for name in ("status", "culprit"))
+    by_status: dict[str, int] = {}
+    by_culprit: dict[str, dict[str, int]] = {}
+    for pair, n in sorted(flags.items()):
+        state, reason = pair.split(".")
+        said = status.get(state, state)
+        by_status[said] = by_status.get(said, 0) + n
+        if reason != "0":
+            by_culprit.setdefault(said, {})[culprit.get(reason, reason)] = n
+    blocks = count_blocks([line.key for line in lines], {})[1]
+    return {"blocks": blocks, "cells": cells, "mapped": mapped, "status": by_status, "culprit": by_culprit}
+
+
+def _meanings(layer: Mapping[str, Any] | None) -> dict[str, str]:
+    told = layer or {}
+    return {str(v): m for v, m in zip(told.get("flag_values", ()), told.get("flag_meanings", "").split())}

@@ -1,0 +1,476 @@
+"""Writes maps block by block, so that a stopped run can go on.
+
+On disk a store is a plain Zarr v3 group (zstd with checksum, one date per chunk in time) that any reader opens, with a
+folder `smgrid` inside: the ledger of finished chunks and a manifest of what the whole is. Three promises are kept.
+
+- *Nobody opens half a map.* A first write goes to `PATH.partial`, which has no Zarr metadata until its ledger is full,
+  and is then renamed. New dates of an existing store are laid down where readers do not look yet, and changed chunks of
+  old dates wait aside; last come the coordinates, the arrays' new lengths and, at one stroke, the group's own metadata.
+- *A finished block is kept only if it would come out the same* (`smgrid.identity`) and its stored bytes are those of
+  the ledger.
+- *Same work, same bytes*, whatever the order of blocks and the number of interruptions; no time is stored.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import xarray as xr
+from dask._task_spec import convert_legacy_graph
+from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
+
+from smgrid.blocks import Block, Folder, Layer, StorageFullError, graph_of, replace
+from smgrid.identity import identities
+from smgrid.layout import check_ours, files_in, foreign_files, move_if_new, remove_store, swap_in, write_metadata
+from smgrid.ledger import Line, count_appended, finished, one_writer, read_lines
+from smgrid.manifest import (
+    CorruptStoreError,
+    as_json,
+    check_same,
+    chunk_keys,
+    count_blocks,
+    date_labels,
+    describe,
+    read_manifest,
+    summarise,
+)
+from smgrid.progress import shown
+
+__all__ = ["CorruptStoreError", "IncompleteStoreError", "StorageFullError", "open_maps", "write_zarr"]
+
+log = logging.getLogger("smgrid")
+
+CELLS = 512  # side of a chunk where the maps come without chunks
+
+
+class IncompleteStoreError(ValueError):
+    """A store whose write was stopped."""
+
+
+def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | None = None) -> xr.Dataset:
+    """Write maps block by block; a stopped run goes on where it stopped.
+
+    The same call does three things: it writes a new store, goes on with one that was stopped (by a kill, a full disk,
+    an error), and adds new dates to one that is finished. Blocks whose model and inputs are what they were are not
+    computed again. Blocks run in parallel on Dask's active scheduler.
+
+    Parameters
+    ----------
+    maps : Dataset (or one DataArray)
+        Layers with dims (..., time, y, x) or (..., y, x), lazy or in memory, as `predict_map` makes them.
+    path : str or path
+        A local folder, `NAME.zarr`.
+    resume : bool
+        False starts anew; a store that exists is replaced once the new one is whole.
+    progress : bool, optional
+        True shows a bar, False nothing; by default a bar in a terminal or notebook, a log line a minute otherwise.
+
+    Returns
+    -------
+    Dataset
+        The whole store, lazy, as `open_maps` gives it.
+
+    Raises
+    ------
+    ValueError
+        The store there holds another model, grid or layers, or later dates; the message names the difference.
+    StorageFullError
+        The disk is full. The store stays resumable.
+    RuntimeError
+        A block failed (the message names it, the cause is chained), or another process is writing to `path`.
+
+    Examples
+    --------
+    >>> import tempfile, xarray as xr, smgrid
+    >>> grid = smgrid.Grid(9, 1274, 3489, 4, 4)
+    >>> maps = xr.Dataset({"soil_moisture": (("y", "x"), [[0.1] * 4] * 4)}, coords=grid.coords())
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> smgrid.write_zarr(maps, folder.name + "/yanco.zarr").soil_moisture.mean().compute().item()
+    0.1
+    >>> folder.cleanup()
+    """
+    target, started = _local(path), time.monotonic()
+    partial = target.with_name(target.name + ".partial")
+    with one_writer(target, [p / "smgrid" / "ledger" for p in (partial, target)]) as (lock, token):
+        if not resume:
+            check_ours(target, "replaced")
+            remove_store(partial)
+        root = target if resume and target.exists() and not partial.exists() else partial
+        known = read_manifest(root)
+        if known is None and (root is target or foreign_files(root)):
+            raise ValueError(f"{root} is there and was not written by smgrid: choose another path, or move it away")
+        maps, chunks = _tidy(maps, known)
+        manifest = describe(maps, chunks)
+        check_same(root, known, manifest)
+        whole, places = _calendar(maps, root, known, root is target)
+        manifest["dates"] = date_labels(whole)
+        run = _Run(root, root is target, manifest, known, lock, token)
+        try:
+            run.prepare(maps, whole)
+            run.compute(maps, places, progress)
+            run.publish()
+            if root is partial:
+                swap_in(partial, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise run.full(error) from error
+    _report(target, run.summary(), time.monotonic() - started, run.computed)
+    return open_maps(target)
+
+
+def open_maps(path: Any) -> xr.Dataset:
+    """Open maps that `write_zarr` wrote, lazily, with their CRS attached.
+
+    Parameters
+    ----------
+    path : str or path
+        The local folder.
+
+    Raises
+    ------
+    IncompleteStoreError
+        The write was stopped; the message says how much is there and how to go on.
+    FileNotFoundError, ValueError
+        Nothing is there, or something that smgrid did not write.
+    """
+    target = _local(path)
+    partial = target.with_name(target.name + ".partial")
+    for root in (target, partial):
+        known = read_manifest(root)
+        if known is None and not root.exists():
+            continue
+        if known is None and root is target:
+            raise ValueError(f"{target} was not written by smgrid's write_zarr; xarray.open_zarr may open it")
+        # metadata first, ledger second: a chunk is in the ledger before any reader's metadata shows it
+        maps = xr.open_zarr(root, decode_coords="all", consolidated=True) if root is target else None
+        known = {"layers": {}} if known is None else known
+        expected = chunk_keys(known["layers"], known.get("dates") if maps is None else date_labels(maps))
+        there = read_lines(root / "smgrid" / "ledger")
+        if maps is None or any(key not in there for key in expected):
+            n, m = count_blocks(expected, there)
+            raise IncompleteStoreError(
+                f"{root} holds {n} of {m} blocks: its write was stopped. Call write_zarr with the same maps and "
+                f"{str(target)!r} again; it goes on from there"
+            )
+        assert maps is not None
+        return maps
+    raise FileNotFoundError(f"no maps at {target}")
+
+
+def _local(path: Any) -> Path:
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if text is None or "://" in text or "::" in text:
+        raise ValueError(
+            f"{path!r} is no local path: blocks are locked and renamed, which needs a file system that all workers "
+            "share. Write to a local folder NAME.zarr and copy it when it is done"
+        )
+    target = Path(os.path.abspath(text))
+    if target.suffix.lower() not in (".zarr", ""):
+        instead = {
+            ".tif": "write_geotiff(maps, path)", ".tiff": "write_geotiff(maps, path)", ".nc": "maps.to_netcdf(path)"
+        }.get(target.suffix.lower(), "a path that ends in .zarr")  # fmt: skip
+        raise ValueError(f"write_zarr writes folders named NAME.zarr, not {target.suffix!r}: use {instead}")
+    return target
+
+
+# ---- what the maps are
+
+
+def _tidy(maps: Any, known: Mapping[str, Any] | None) -> tuple[xr.Dataset, dict[str, int]]:
+    """Maps whose layers are Dask arrays on one regular grid of chunks; and those chunks, 1 along time."""
+    if isinstance(maps, xr.DataArray):
+        maps = maps.to_dataset(name=maps.name or "soil_moisture")
+    if not isinstance(maps, xr.Dataset):
+        raise TypeError(f"maps are an xarray Dataset, not {type(maps).__name__}")
+    names = [name for name, layer in maps.data_vars.items() if {"y", "x"} <= set(layer.dims)]
+    if not names:
+        raise ValueError(f"no layer has dims (y, x); the dims are {tuple(maps.sizes)}: rename them")
+    if "time" in maps.dims and "time" in maps.indexes and not maps.indexes["time"].is_monotonic_increasing:
+        raise ValueError("the dates are not in order: maps = maps.sortby('time')")
+    if "time" in maps.dims and ("time" not in maps.indexes or not maps.indexes["time"].is_unique):
+        raise ValueError("every date of the maps needs a `time` of its own; some are missing or there twice")
+    sizes = {str(dim): 1 for dim in maps.dims}
+    for name in names:
+        chunks = maps[name].chunksizes or {dim: (min(CELLS, n),) for dim, n in maps[name].sizes.items()}
+        sizes |= {str(d): max(sizes[d], *c) for d, c in chunks.items()}
+    sizes |= {dim: n for layer in (known or {"layers": {}})["layers"].values() for dim, n in layer["chunks"].items()}
+    out = maps.copy()
+    for name in names:
+        layer = maps[name]
+        regular = {
+            dim: sizes[str(dim)]
+            for dim, c in layer.chunksizes.items()
+            if dim != "time" and not _regular(c, sizes[str(dim)])
+        }
+        if layer.chunks is None:
+            regular = {dim: 1 if dim == "time" else sizes[str(dim)] for dim in layer.dims}
+        elif regular:
+            log.info("%s: chunks made regular on their way to disk: %s", name, regular)
+        out[name] = layer.chunk(regular) if regular else layer
+        out[name].attrs = {k: v for k, v in layer.attrs.items() if k != "grid_mapping"}
+        out[name].encoding = _encoding(layer, maps)
+    return out, {**sizes, "time": 1}
+
+
+def _regular(chunks: Sequence[int], size: int) -> bool:
+    return all(n == size for n in chunks[:-1]) and chunks[-1] <= size
+
+
+def _encoding(layer: xr.DataArray, maps: xr.Dataset) -> dict[str, Any]:
+    kept = ("dtype", "_FillValue", "scale_factor", "add_offset", "missing_value", "grid_mapping")
+    encoding = {k: layer.encoding[k] for k in kept if k in layer.encoding}
+    encoding["dtype"] = np.dtype(encoding.get("dtype", layer.dtype))
+    mapping = layer.attrs.get("grid_mapping", "spatial_ref")
+    if mapping in maps.variables:
+        encoding.setdefault("grid_mapping", mapping)
+    if encoding["dtype"].kind == "f":
+        encoding.setdefault("_FillValue", encoding["dtype"].type("nan"))
+    return encoding
+
+
+def _calendar(
+    maps: xr.Dataset, root: Path, known: Mapping[str, Any] | None, append: bool
+) -> tuple[xr.Dataset, tuple[int, ...] | None]:
+    """All that is stored whole, over the dates of the store and the maps; and the places of the maps' dates."""
+    own = maps.drop_vars([name for name, v in maps.data_vars.items() if {"y", "x"} <= set(v.dims)])
+    new = date_labels(maps)
+    if known is None or new is None:
+        return own, None if new is None else tuple(range(len(new)))
+    old: list[str] = known["dates"]
+    gone = set(old) - set(new)
+    if gone and not append:
+        raise ValueError(
+            f"{root} is an unfinished write that has other dates too ({min(gone)} is not in these maps): give maps "
+            "that have them all, or start anew with resume=False"
+        )
+    if append:
+        stored = xr.open_zarr(root, decode_coords="all", consolidated=True, chunks=None).isel(time=slice(len(old)))
+        last = stored["time"].values[-1]
+        early = [date for date, at in zip(new, maps["time"].values) if date not in old and at <= last]
+        if early:
+            raise ValueError(
+                f"{root} ends with {old[-1]}, and the maps bring {early[0]}, which lies before: dates are added in "
+                "order. Start anew with resume=False and maps that hold all dates"
+            )
+        if gone:
+            kept = stored.drop_vars([n for n in stored.data_vars if n not in own.variables])
+            kept = kept.isel(time=[n for n, date in enumerate(old) if date in gone]).load()
+            own = xr.concat(
+                [kept, own], "time", data_vars="minimal", coords="minimal", compat="override", join="override"
+            )
+            own = own.sortby("time").assign_attrs(maps.attrs)
+    at = {date: n for n, date in enumerate(date_labels(own) or ())}
+    return own, tuple(at[date] for date in new)
+
+
+# ---- one run
+
+
+class _Run:
+    """One write: from the folder it found to the finished store."""
+
+    def __init__(
+        self,
+        root: Path,
+        published: bool,
+        manifest: dict[str, Any],
+        known: Mapping[str, Any] | None,
+        lock: str,
+        token: str,
+    ):
+        self.root, self.manifest = root, manifest
+        self.readable = 0 if not published or known is None else len(known["dates"] or [0])
+        self.own = root / "smgrid"
+        self.lock, self.token = lock, token
+        self.expected = chunk_keys(manifest["layers"], manifest["dates"])
+        self.computed, self.left = 0, 0
+
+    def prepare(self, maps: xr.Dataset, whole: xr.Dataset) -> None:
+        """Sweep what a crash left, and write the metadata aside, so that what cannot be stored fails now."""
+        import zarr
+
+        self.own.mkdir(parents=True, exist_ok=True)
+        for orphan in self.root.rglob("*.partial"):
+            orphan.unlink()
+        shutil.rmtree(self.own / "next", ignore_errors=True)
+        if not self.readable:
+            replace(self.own / "manifest.json", as_json(self.manifest))
+        write_metadata(maps, whole, self.manifest["layers"], self.own / "next")
+        layers = {}
+        for name, told in self.manifest["layers"].items():
+            array = zarr.open_array(self.own / "next" / name, mode="r")
+            encoding = {k: v for k, v in maps[name].encoding.items() if k != "grid_mapping"}
+            kind = np.dtype(array.dtype).newbyteorder("<").str
+            layers[name] = Layer(name, tuple(told["dims"]), tuple(array.chunks), kind, array.fill_value, encoding)
+        self.folder = Folder(str(self.root), self.lock, self.token, layers, self.readable)
+        with open(self.folder.ledger, "ab"):
+            pass
+
+    def compute(self, maps: xr.Dataset, places: tuple[int, ...] | None, progress: bool | None) -> None:
+        """Compute and store every block that is not there as it would come out."""
+        layers = {name: maps[name].variable for name in self.manifest["layers"]}
+        graph = HighLevelGraph.merge(*(v.data.__dask_graph__() for v in layers.values()))
+        nodes = convert_legacy_graph(dict(graph))
+        blocks = _blocks_of(layers, places, maps, nodes)
+        there = read_lines(self.folder.ledger)
+        todo = [block for block in blocks if not self._is_done(block, there)]
+        self.computed, total = len(todo), len(blocks)
+        coming = {key for block in todo for layer in block.keys for key, _ in block.chunks(self.folder.layers[layer])}
+        lost = [key for key in self.expected if key not in there and key not in coming]
+        if lost:
+            raise CorruptStoreError(
+                f"the ledger of {self.root} lacks {len(lost)} chunks ({lost[0]} ...) of dates that these maps do not "
+                "hold: give maps with all dates, or start anew with resume=False"
+            )
+        if not todo:
+            return
+        unknown = sum(any(None in ids for ids in block.identities.values()) for block in blocks)
+        if unknown and there:
+            log.warning("%s: %d blocks are started afresh, since their inputs cannot be identified", self.root, unknown)
+        log.info("%s: %d of %d blocks to compute", self.root, len(todo), total)
+        self._check_space(coming)
+        work, final = graph_of(nodes, self.folder, todo)
+        whole: Any = HighLevelGraph.from_collections(final, work)
+        tasks = Delayed(final, whole, layer=final)  # type: ignore[no-untyped-call]
+        with shown(progress, self.root.name.removesuffix(".partial"), len(coming), _counter(self.folder.ledger)):
+            try:
+                dask.base.compute(tasks, optimize_graph=False)  # type: ignore[no-untyped-call]
+            except (RuntimeError, OSError):
+                raise
+            except Exception as error:  # not inside a block, which says itself where it failed
+                raise RuntimeError(f"writing {self.root} failed: {type(error).__name__}: {error}") from error
+
+    def _is_done(self, block: Block, there: Mapping[str, Line]) -> bool:
+        for name in block.keys:
+            for key, identity in block.chunks(self.folder.layers[name]):
+                line = there.get(key)
+                if identity is None or line is None or line.identity != identity or not self.folder.find(line):
+                    return False
+        return True
+
+    def _check_space(self, coming: set[str]) -> None:
+        bytes_each = {
+            name: int(np.prod(layer.chunk)) * np.dtype(layer.dtype).itemsize
+            for name, layer in self.folder.layers.items()
+        }
+        self.left = sum(bytes_each[key.split("/")[0]] for key in coming)
+        free = shutil.disk_usage(self.root).free
+        if free < self.left:
+            log.warning("%s may need up to %s (before compression); %s are free", self.root, _si(self.left), _si(free))
+
+    def full(self, error: OSError) -> StorageFullError:
+        """The disk is full: what is there, and how much is still needed."""
+        there = read_lines(self.folder.ledger)
+        sizes = [p.stat().st_size for key in itertools.islice(there, 1000) if (p := self.root / key).exists()]
+        left = [key for key in self.expected if key not in there]
+        needed = int(np.mean(sizes) * len(left)) if sizes else self.left
+        n, m = count_blocks(self.expected, there)
+        return StorageFullError(
+            errno.ENOSPC,
+            f"no space left: {n} of {m} blocks are stored, about {_si(needed)} ({needed} bytes) more are needed, "
+            f"{_si(shutil.disk_usage(self.root).free)} are free. Make room and call write_zarr again; it goes on",
+            str(self.root),
+        )
+
+    def publish(self) -> None:
+        """Show the finished whole: changed chunks, coordinates, lengths, and last the group's own metadata."""
+        there = read_lines(self.folder.ledger)
+        lines = [there[key] for key in self.expected]
+        kept = set(self.expected)
+        for key in kept & {str(p.relative_to(self.own / "staged")) for p in files_in(self.own / "staged")}:
+            if self.folder.find(there[key]) == self.folder.staged(key):
+                os.replace(self.folder.staged(key), self.root / key)
+        for name in self.manifest["layers"]:
+            for path in files_in(self.root / name / "c"):  # dates of a run that was stopped and never taken up again
+                if str(path.relative_to(self.root)) not in kept:
+                    path.unlink()
+        aside = self.own / "next"
+        # chunks before the metadata of their arrays, the group's last
+        for path in sorted(files_in(aside), key=lambda p: (p.parent == aside, p.name == "zarr.json", p)):
+            move_if_new(path, self.root / path.relative_to(aside))
+        self.manifest["summary"] = summarise(lines, self.manifest)
+        for name, data in (("ledger", finished(lines)), ("manifest.json", as_json(self.manifest))):
+            if (self.own / name).read_bytes() != data:
+                replace(self.own / name, data)
+        for rest in ("next", "staged"):
+            shutil.rmtree(self.own / rest, ignore_errors=True)
+
+    def summary(self) -> dict[str, Any]:
+        """What the store holds, counted."""
+        return self.manifest["summary"]
+
+
+def _blocks_of(
+    layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, maps: xr.Dataset, nodes: Mapping[Any, Any]
+) -> list[Block]:
+    """The maps' blocks; layers with the same dims and chunks go together."""
+    groups: dict[Any, list[str]] = {}
+    for name, layer in layers.items():
+        groups.setdefault((layer.dims, layer.data.chunks), []).append(name)
+    made, labels = [], date_labels(maps) or []
+    wanted: dict[Hashable, tuple[int | None, int]] = {}
+    for (dims, chunks), names in groups.items():
+        starts = [np.cumsum([0, *c]) for c in chunks]
+        for at in np.ndindex(*(len(c) for c in chunks)):
+            span = {d: (int(s[i]), int(s[i + 1])) for d, s, i in zip(dims, starts, at)}
+            days = slice(*span["time"]) if "time" in dims else None
+            keys = {name: (layers[name].data.name, *at) for name in names}
+            tile = {d: i for d, i in zip(dims, at) if d != "time"}
+            place = ", ".join(f"{d} {i}..{j - 1}" for d, (i, j) in span.items() if d != "time")
+            if days is not None:
+                place = f"{'..'.join(dict.fromkeys((labels[days][0], labels[days][-1])))}, {place}"
+            dates = places[days] if places is not None and days is not None else None
+            shape = tuple(j - i for i, j in span.values())
+            made.append((keys, tile, dates, shape, f"block ({place})"))
+            whole = (None, 1) if days is None else (dims.index("time"), days.stop - days.start)
+            wanted.update(dict.fromkeys(keys.values(), whole))
+    found = identities(nodes, wanted)
+    return [
+        Block(keys, tile, dates, {name: found[key] for name, key in keys.items()}, shape, where)
+        for keys, tile, dates, shape, where in made
+    ]
+
+
+# ---- what is said
+
+
+def _counter(ledger: Path) -> Callable[[], int]:
+    """How many chunks have been stored from now on, by how the ledger grows."""
+    done, at = 0, ledger.stat().st_size
+
+    def count() -> int:
+        nonlocal done, at
+        more, at = count_appended(ledger, at)
+        done += more
+        return done
+
+    return count
+
+
+def _report(target: Path, summary: Mapping[str, Any], seconds: float, computed: int) -> None:
+    states = []
+    for state, n in summary["status"].items():
+        reasons = ", ".join(f"{name} {k}" for name, k in summary["culprit"].get(state, {}).items())
+        states.append(f"{state} {n}" + (f" ({reasons})" if reasons else ""))
+    log.info(
+        "%s: %d blocks (%d computed now), %d of %d cells mapped%s; %.1f s",
+        target, summary["blocks"], computed, summary["mapped"], summary["cells"],
+        "".join(f", {state}" for state in states), seconds,
+    )  # fmt: skip
+
+
+def _si(n: float) -> str:
+    power = max(i for i in range(5) if i == 0 or n >= 1000**i)
+    return f"{n / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

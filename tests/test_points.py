@@ -1,0 +1,80 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from smgrid.sources import oznet, points
+
+COLUMNS = {"time": "Date", "latitude": "Lat", "longitude": "Lon", "soil_moisture": "VWC", "quality": "q"}
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "hdas.csv"
+    path.write_text("Date,Lat,Lon,VWC,q,extra\n31/12/2015,-35,146,12.5,1,x\n01/01/2016,-35.01,146,No Data,2,y\n")
+    return path
+
+
+def test_any_columns_any_units(table):
+    out = points.open(table, COLUMNS, units="%", dayfirst=True, network="HDAS")
+    assert out.columns.tolist() == ["time", "network", "latitude", "longitude", "soil_moisture", "quality"]
+    assert out.soil_moisture.tolist() == [0.125] and out.time.tolist() == [pd.Timestamp("2015-12-31")]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"units": "m"}, "in 'm' does not convert to m3 m-3"),
+        ({"units": "m3 m-3"}, r"1 of 2 values lie outside 0..1 m3 m-3, such as 12.5 \(m3 m-3 was said\)"),
+        ({"missing": ()}, "'VWC' does not hold numbers.*missing="),
+        ({"columns": {**COLUMNS, "depth": "z"}}, r"lacks the columns \['z'\]; it has \['Date'"),
+        ({"columns": {"time": "Date"}}, "must name the one that holds soil_moisture"),
+        ({"columns": {**COLUMNS, "time": "extra"}}, "'extra' does not hold dates"),
+    ],
+)
+def test_what_is_wrong_is_named(table, change, message):
+    with pytest.raises(ValueError, match=message):
+        points.open(table, **{"columns": COLUMNS, "units": "%", "dayfirst": True, **change})
+
+
+def test_no_table(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no table at"):
+        points.open(tmp_path / "a.csv", COLUMNS)
+
+
+def test_wide_tables_of_oznet(tmp_path):
+    path = tmp_path / "top.csv"
+    path.write_text(",oznet soilmoisture_y1,oznet soilmoisture_k2\n2010-01-01,12.5,\n2010-01-02,,30\n")
+    out = oznet.open(path, places={"y1": (-34.6, 145.8)})
+    assert out.station.tolist() == ["k2", "y1"] and out.soil_moisture.tolist() == [0.30, 0.125]
+    assert out.latitude.tolist()[1] == -34.6 and np.isnan(out.latitude[0])
+    path.write_text("a,b\n2010-01-01,0.125\n")
+    with pytest.raises(ValueError, match="are not percent"):
+        oznet.open(path)
+    path.write_text("a,b\nx,y\n")
+    with pytest.raises(ValueError, match="is no table of daily means"):
+        oznet.open(path)
+
+
+@pytest.mark.shared
+def test_real_tables(shared):
+    path = shared / "oznet_daily_2001_2011" / "top.csv"
+    out, plain = oznet.open(path), pd.read_csv(path, index_col=0)
+    assert len(out) == plain.notna().to_numpy().sum()
+    yanco = out[out.station.str.startswith("y")].soil_moisture
+    assert yanco.mean() == pytest.approx(0.117, abs=0.01) and yanco.std() == pytest.approx(0.088, abs=0.01)
+    risma = points.open(
+        shared / "risma_manitoba_daily" / "Manitoba_Station_1.csv",
+        {"time": "Reading Time (CST)", "soil_moisture": "0-5 cm Depth Average WFV (%)"},
+        units="%",
+        dayfirst=True,
+        station="Manitoba_1",
+    )
+    plain = pd.read_csv(shared / "risma_manitoba_daily" / "Manitoba_Station_1.csv", encoding="utf-8-sig")
+    said = pd.to_numeric(plain["0-5 cm Depth Average WFV (%)"], errors="coerce").dropna()
+    np.testing.assert_allclose(risma.soil_moisture, said / 100)
+
+
+@pytest.mark.shared
+def test_station_files_go_through_the_archive_reader(shared):
+    out = oznet.open(sorted((shared / "ismn_oznet_2017_2021").glob("*Bundure*")))
+    assert set(out.station) == {"Bundure"} and len(out) > 500
