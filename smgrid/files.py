@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import glob, has_magic
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import dask.array
+    import netCDF4
     import pandas as pd
     import rasterio
     import xarray as xr
@@ -29,6 +33,56 @@ def existing(path: str | Path, what: str) -> Path:
     near = sorted(p.name for p in path.parent.glob("*") if p.suffix == path.suffix)[:5] if path.parent.is_dir() else []
     hint = f"; in that folder are {near}" if near else ""
     raise FileNotFoundError(f"there is no {what} at {path}{hint}")
+
+
+def several(paths: Any, what: str) -> list[Path]:
+    """The existing paths that one path, a pattern such as `"smap/*.h5"`, or a sequence of paths stands for.
+
+    Raises
+    ------
+    FileNotFoundError
+        One of them, or anything that fits the pattern, is not there.
+    ValueError
+        The sequence is empty, or names a file twice.
+    """
+    if isinstance(paths, (str, PathLike)):
+        if has_magic(str(paths)) and not Path(paths).exists():
+            found = sorted(Path(p) for p in glob(str(paths)))
+            if not found:
+                raise FileNotFoundError(f"no {what} fits the pattern {paths}")
+            return found
+        paths = [paths]
+    listed = [existing(path, what) for path in paths]
+    if not listed:
+        raise ValueError(f"no path of a {what} was given: the sequence of paths is empty")
+    double = sorted({str(p) for p in listed if listed.count(p) > 1})
+    if double:
+        raise ValueError(f"the {what} {double[0]} is given twice")
+    return listed
+
+
+def kind(path: Path) -> str:
+    """What a file is by its first bytes, for messages: extensions lie."""
+    if path.is_dir():
+        return "a folder"
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "an empty file"
+    signs = {
+        b"\x89HDF": "an HDF5 or NetCDF-4 file",
+        b"CDF": "a NetCDF-3 file",
+        b"\x0e\x03\x13\x01": "an HDF4 file",
+        b"GRIB": "a GRIB file",
+        b"PK": "a zip archive: unpack it first",
+        b"II": "a TIFF file",
+        b"MM": "a TIFF file",
+        b"\x1f\x8b": "a gzip archive: unpack it first",
+    }
+    known = next((name for sign, name in signs.items() if head.startswith(sign)), None)
+    if known is None and head.lstrip()[:1] in (b"<", b"{"):
+        return "a page of text, as servers send it in place of data when a login has failed"
+    return known or "a file of unknown kind"
 
 
 def open_cube(path: str | Path) -> xr.Dataset:
@@ -125,7 +179,7 @@ class _Pending:
         drop = tuple(slice(None) if isinstance(part, slice) else 0 for part in key)
         try:
             return np.asarray(self.read(parts), self.dtype)[drop]
-        except (OSError, RuntimeError, ValueError, IndexError, KeyError) as error:
+        except Exception as error:
             raise ValueError(f"{self.what} cannot be read, the file is damaged: {error}") from error
 
 
@@ -172,6 +226,90 @@ def fingerprint(path: str | Path) -> tuple[str, int, int]:
     except OSError:
         return str(path), 0, 0  # a remote address
     return str(path), stat.st_size, stat.st_mtime_ns
+
+
+# ---- NetCDF, HDF5, Zarr
+
+
+@contextmanager
+def netcdf(path: str | Path) -> Iterator[netCDF4.Dataset]:
+    """Open a NetCDF or HDF5 file as netCDF4 sees it, raw (no mask, no scale), alone: the library bears no threads."""
+    import netCDF4
+    from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK  # the lock under which xarray reads the same library
+
+    with NETCDF4_PYTHON_LOCK:
+        try:
+            data = netCDF4.Dataset(path)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} cannot be opened, it is damaged or of another kind ({kind(Path(path))}): {error}"
+            ) from error
+        with data:
+            data.set_auto_maskandscale(False)
+            yield data
+
+
+def open_dataset(path: str | Path, *, engine: str | None = None, **options: Any) -> xr.Dataset:
+    """Open a NetCDF file or Zarr store as xarray decodes it; every variable is lazy and its errors name the file.
+
+    Parameters
+    ----------
+    path : path
+    engine : str, optional
+        xarray's name of the reader; by default `"zarr"` for folders, `"netcdf4"` for files.
+    **options
+        For `xarray.open_dataset`.
+
+    Raises
+    ------
+    ValueError
+        It is damaged or of another kind; the message names it, on opening or, for a variable, on computing.
+    """
+    import xarray as xr
+
+    path = Path(path)
+    folder = path.is_dir()
+    if folder and engine is None:
+        options = {"consolidated": False, **options}  # on a disk nothing is gained by it, and stores may lack it
+    options = {"chunks": None, "cache": False, "decode_coords": "all", "decode_timedelta": False, **options}
+    try:
+        data = xr.open_dataset(path, engine=engine or ("zarr" if folder else "netcdf4"), **options)
+    except Exception as error:  # a damaged file may trip any line of any library below
+        raise ValueError(
+            f"{path} cannot be opened, it is damaged or of another kind ({kind(path)}): {error}"
+        ) from error
+    return lazily(data, path)
+
+
+def lazily(data: xr.Dataset, path: str | Path) -> xr.Dataset:
+    """Make every variable of numbers of a Dataset that stands open, but unread, lazy; its errors name the file."""
+    import xarray as xr
+
+    for name, variable in data.variables.items():
+        if name not in data.indexes and variable.ndim and variable.dtype.kind in "fiubM":
+            chunks = _grow(variable.shape, variable.encoding.get("chunksizes") or variable.encoding.get("chunks"))
+            read, what, token = _Variable(variable), f"{path}: {name!r}", fingerprint(path)
+            source = pending(read, variable.shape, variable.dtype, chunks, what, token=token)
+            lazy = xr.Variable(variable.dims, source, variable.attrs, variable.encoding)
+            data = data.assign_coords({name: lazy}) if name in data.coords else data.assign({name: lazy})
+    return data
+
+
+@dataclass(frozen=True)
+class _Variable:
+    variable: xr.Variable
+
+    def __call__(self, key: tuple[slice, ...]) -> NDArray[Any]:
+        return np.asarray(self.variable[key].values)
+
+
+def _grow(shape: Sequence[int], stored: Any) -> tuple[int, ...]:
+    """Whole chunks of the file, grown from the last dimension on to about CHUNK x CHUNK values."""
+    chunks = [min(c, n) for c, n in zip(stored, shape)] if isinstance(stored, (tuple, list)) else [1] * len(shape)
+    for k in reversed(range(len(shape))):
+        room = CHUNK * CHUNK // max(1, int(np.prod(chunks)))
+        chunks[k] = min(shape[k], chunks[k] * max(1, room))
+    return tuple(max(1, c) for c in chunks)
 
 
 # ---- rasters
@@ -233,7 +371,7 @@ def open_raster(path: str | Path, *, bands: Sequence[str] | None = None, crs: An
         if src.nodata is not None:
             attrs["nodata"] = src.nodata
     values = pending(
-        _RasterWindow(where), shape, "f8" if integer else "f4", (1, *_chunk(shape[1:], (rows, cols))),
+        _RasterWindow(where), shape, "f8" if integer else "f4", (1, *chunk_of(shape[1:], (rows, cols))),
         f"{where}", token=fingerprint(where),
     )  # fmt: skip
     y, x = turn.f + turn.e * (np.arange(shape[1]) + 0.5), turn.c + turn.a * (np.arange(shape[2]) + 0.5)
@@ -241,8 +379,8 @@ def open_raster(path: str | Path, *, bands: Sequence[str] | None = None, crs: An
         values[:, :: -1 if turn.e > 0 else 1, :: -1 if turn.a < 0 else 1],
         {
             "band": names,
-            "y": ("y", y[:: -1 if turn.e > 0 else 1], _axis_attrs("y", system)),
-            "x": ("x", x[:: -1 if turn.a < 0 else 1], _axis_attrs("x", system)),
+            "y": ("y", y[:: -1 if turn.e > 0 else 1], axis_attributes("y", system)),
+            "x": ("x", x[:: -1 if turn.a < 0 else 1], axis_attributes("x", system)),
             "spatial_ref": ((), np.int64(0), reference(system)),
             **{name: ("band", along) for name, along in kept.items()},
         },
@@ -314,7 +452,7 @@ def _band_names(src: rasterio.DatasetReader, path: str, bands: Sequence[str] | N
     return list(bands)
 
 
-def _axis_attrs(name: str, crs: CRS) -> dict[str, str]:
+def axis_attributes(name: str, crs: CRS) -> dict[str, str]:
     """CF attributes of the axis `y` or `x` in a CRS."""
     if crs.is_geographic:
         kind, units = ("latitude", "degrees_north") if name == "y" else ("longitude", "degrees_east")
@@ -322,7 +460,7 @@ def _axis_attrs(name: str, crs: CRS) -> dict[str, str]:
     return {"standard_name": f"projection_{name}_coordinate", "units": "m", "axis": name.upper()}
 
 
-def _chunk(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
+def chunk_of(shape: tuple[int, int], block: tuple[int, int]) -> tuple[int, int]:
     """Whole blocks of the file, together about CHUNK x CHUNK pixels; strips stay as wide as they are."""
     cols = min(shape[1], block[1] * max(1, CHUNK // block[1]))
     rows = min(shape[0], block[0] * max(1, CHUNK * CHUNK // cols // block[0]))
