@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 da: Any = dask.array  # which has no types
 LOWEST, HIGHEST = -500.0, 9000.0  # m; what lies outside is no land surface
 FLAT = 0.01  # degree; below it no direction is downhill
-TRUE = 5e-3  # relative error of a projected metre up to which it is taken as a metre, and grid north as north
+TRUE, TURN = 5e-3, 3.0  # share of a metre, degrees: up to here a projected metre is a metre, grid north is north
 NODES = 64  # pixels between the points where other projections are measured
 _HGT = {1201 * 1201 * 2: "3 arc seconds", 3601 * 3601 * 2: "1 arc second"}
 
@@ -63,19 +63,20 @@ def open(paths: Paths, *, crs: Any = None) -> xr.Dataset:
     Notes
     -----
     On latitudes and longitudes a pixel is M(lat) by N(lat) cos(lat) metres, with the ellipsoid's radii of curvature.
-    Projected metres are taken as they are, from grid north, where the projection is true to 0.5 % (UTM, national
-    grids); elsewhere (Web Mercator, EASE-Grid, sinusoidal) gradients are turned and stretched to true metres and north.
+    Projected metres are taken as they are, from grid north, where the projection is true to 0.5 % and 3 degrees
+    (UTM); elsewhere (Web Mercator, EASE-Grid, sinusoidal, Albers) gradients are turned and stretched to true metres
+    and north.
 
     Examples
     --------
     >>> terrain = open(["S35E145.hgt", "S35E146.hgt"])  # doctest: +SKIP
     """
     files = listed(paths, "elevation model")
-    elevation = mosaic([_elevation(path, crs) for path in files])["elevation"]
+    elevation = mosaic([_elevation(path, crs) for path in files])["elevation"]  # as precise as the file has it
     down, along = (_difference(elevation.data, axis) for axis in (0, 1))
     chunks = ((3,), *down.chunks)
     surface = da.map_blocks(_surface, down, along, *_ground(elevation), dtype="f4", new_axis=0, chunks=chunks)
-    out = elevation.to_dataset()
+    out = elevation.astype("f4").to_dataset()
     for k, name in enumerate(("slope", "aspect_sin", "aspect_cos")):
         out[name] = (("y", "x"), surface[k], elevation.attrs)
     return _told(out)
@@ -111,7 +112,7 @@ def _elevation(path: str, crs: Any) -> xr.Dataset:
     metres = one.drop_vars(["band", "scale", "offset", "units"], errors="ignore")
     if (scale, offset, to_metres.scale) != (1.0, 0.0, 1.0):
         metres = (metres * scale + offset) * to_metres.scale
-    metres = metres.where((metres >= LOWEST) & (metres <= HIGHEST)).astype("f4")
+    metres = metres.where((metres >= LOWEST) & (metres <= HIGHEST))
     metres.attrs = {"source_files": Path(path).name}
     return metres.to_dataset(name="elevation")
 
@@ -180,10 +181,10 @@ def _ground(raster: xr.DataArray) -> tuple[Any, Any, Any, Any]:
     at_y, at_x = (np.interp(n, np.arange(len(axis)), axis) for n, axis in zip(nodes, (y, x)))
     measured = _measure(crs, at_y, at_x, dy, dx)
     metre = crs.axis_info[0].unit_conversion_factor
-    square = np.array([0.0, dy * metre, dx * metre, 0.0])[:, None, None]
-    stretch = np.hypot(measured[::2], measured[1::2]) / np.array([abs(dy), abs(dx)])[:, None, None] / metre
-    if np.nanmax(np.abs(stretch - 1)) <= TRUE:
-        return tuple(da.full((1, 1), value) for value in square.ravel())
+    row, col = (measured[0] + 1j * measured[1]) / (1j * dy * metre), (measured[2] + 1j * measured[3]) / (dx * metre)
+    if all(np.nanmax(abs(abs(m) - 1)) <= TRUE and np.nanmax(abs(np.angle(m, deg=True))) <= TURN for m in (row, col)):
+        none, down, along = (da.full((1, 1), value) for value in (0.0, dy * metre, dx * metre))
+        return none, down, along, none
     rows = da.from_array(np.arange(len(y), dtype="f8")[:, None], chunks=(chunks[0], 1))
     cols = da.from_array(np.arange(len(x), dtype="f8")[None, :], chunks=(1, chunks[1]))
     parts = [da.map_blocks(_between, rows, cols, values=m, nodes=nodes, dtype="f8") for m in measured]

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +166,7 @@ def _scale(path: str, looks: Mapping[str, NDArray[np.float64]], unit: str, said:
 
 def _cleaned(found: xr.Dataset, stored: str, averaging: str) -> xr.Dataset:
     """Only what was seen, in the unit that a mean shall average."""
-    kept = xr.concat([array != 0 for array in found.values()], "band").any("band")
+    kept = reduce(or_, (array != 0 for array in found.values()))
     if "vv" in found:
         limit = NOISE if stored == "dB" else 10 ** (NOISE / 10)
         kept = kept & ~(found["vv"] < limit)

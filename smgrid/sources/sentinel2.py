@@ -151,8 +151,8 @@ def _check_classes(files: Sequence[_File]) -> None:
             classes = classes[np.isfinite(classes)]
             if classes.size and (classes.max() > 11 or (classes % 1).any()):
                 raise ValueError(
-                    f"{file.path}: the band taken for SCL reaches {classes.max():g}, but classes are whole numbers 0 to "
-                    "11: check the order of the bands"
+                    f"{file.path}: the band taken for SCL reaches {classes.max():g}, but classes are whole numbers, "
+                    "0 to 11: check the order of the bands"
                 )
 
 

@@ -47,7 +47,7 @@ def open(paths: Paths | Mapping[str, Any]) -> xr.Dataset:
     -------
     Dataset, dims (y, x)
         `sand`, `clay` (%) and `bulk_density` (g cm-3), as many as were given. NaN where the map has none: nodata,
-        and 0, which is how services fill towns and water.
+        declared or not, and 0, which is how services fill towns and water.
 
     Raises
     ------
@@ -99,7 +99,8 @@ def impossible(soil: xr.Dataset) -> xr.DataArray:
     >>> impossible(soil).values
     array([ True, False])
     """
-    return (soil["sand"].astype("f8") + soil["clay"] > 100.15).rename("sand_and_clay_exceed_100_percent")
+    over = soil["sand"].astype("f8") + soil["clay"] > 100.15
+    return over.rename("sand_and_clay_exceed_100_percent").drop_attrs()
 
 
 def _scaled(stored: NDArray[Any], *, divisor: float) -> NDArray[np.float32]:
@@ -144,17 +145,12 @@ def _depth(name: str) -> str:
 
 
 def _check_values(path: str, prop: str, values: NDArray[np.float64]) -> None:
-    """Refuse another unit and undeclared fills, from some of the values."""
-    values = values[np.isfinite(values) & (values != 0)]
+    """Refuse another unit, from some of the values."""
+    values = values[np.isfinite(values) & (values > 0)]
     if not values.size:
         return
     name, divisor = _PROPERTIES[prop]
-    middle, low = float(np.median(values)) / divisor, float(values.min())
-    if low < 0:
-        raise ValueError(
-            f"{path}: {name!r} has values down to {low:g}, a fill that the file does not declare: "
-            f"gdal_edit.py -a_nodata {low:g} {Path(path).name}"
-        )
+    middle = float(np.median(values)) / divisor
     least, most = _MIDDLE[prop]
     if not least <= middle <= most:
         unit = "cg/cm3" if prop == "bdod" else "g/kg"
@@ -170,7 +166,7 @@ def _told(soil: xr.Dataset, depths: Mapping[str, set[str]]) -> xr.Dataset:
         said = ", ".join(f"{name}: {' and '.join(sorted(some))}" for name, some in depths.items())
         raise ValueError(f"the maps are of different depths ({said}): give one depth, 0-5 cm for surface soil moisture")
     product = {"product": "SoilGrids", "version": "2.0", "depth": found.pop()}
-    rule = "nodata and 0 (towns, water) are missing; stored / "
+    rule = "nodata, values below 0 and 0 (towns, water) are missing; stored / "
     divisors = dict(_PROPERTIES.values())
     out = describe(
         soil,
