@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,22 +121,31 @@ def chunk_keys(layers: Mapping[str, Any], dates: Sequence[str] | None) -> list[s
     return keys
 
 
+def made_together(names: Iterable[str]) -> bool:
+    """Whether variables come out of one computation, as a map's layers do; those of a cube are blocks of their own."""
+    return not {"soil_moisture", "status"}.isdisjoint(names)
+
+
 def count_blocks(expected: Sequence[str], there: Mapping[str, Line]) -> tuple[int, int]:
     """How many blocks are stored with all their layers, of how many."""
     places: dict[str, bool] = {}
+    together = made_together(key.split("/", 1)[0] for key in expected)
     for key in expected:
-        at = key.split("/", 1)[1]
+        at = key.split("/", 1)[1] if together else key
         places[at] = places.get(at, True) and key in there
     return sum(places.values()), len(places)
 
 
 def summarise(lines: Sequence[Line], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Cells in all, with a value, and by the meaning of their flags."""
+    """Cells in all, with a value, and by the meaning of their flags; for a cube by variable too."""
     cells, mapped, flags = 0, 0, dict[str, int]()
+    layers: dict[str, dict[str, int]] = {}
     for line in lines:
         if line.counts != "-":
             counts = json.loads(line.counts)
             cells, mapped = cells + counts["cells"], mapped + counts["mapped"]
+            own = layers.setdefault(line.key.split("/")[0], {"cells": 0, "mapped": 0})
+            own |= {key: own[key] + counts[key] for key in own}
             for pair, n in counts.get("flags", {}).items():
                 flags[pair] = flags.get(pair, 0) + n
     status, culprit = (_meanings(manifest["layers"].get(name)) for name in ("status", "culprit"))
@@ -149,7 +158,8 @@ def summarise(lines: Sequence[Line], manifest: Mapping[str, Any]) -> dict[str, A
         if reason != "0":
             by_culprit.setdefault(said, {})[culprit.get(reason, reason)] = n
     blocks = count_blocks([line.key for line in lines], {})[1]
-    return {"blocks": blocks, "cells": cells, "mapped": mapped, "status": by_status, "culprit": by_culprit}
+    found = {"blocks": blocks, "cells": cells, "mapped": mapped, "status": by_status, "culprit": by_culprit}
+    return found | ({"layers": layers} if len(layers) > 1 else {})
 
 
 def _meanings(layer: Mapping[str, Any] | None) -> dict[str, str]:

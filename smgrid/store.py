@@ -42,6 +42,7 @@ from smgrid.manifest import (
     count_blocks,
     date_labels,
     describe,
+    made_together,
     read_manifest,
     summarise,
 )
@@ -416,13 +417,14 @@ class _Run:
 def _blocks_of(
     layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, maps: xr.Dataset, nodes: Mapping[Any, Any]
 ) -> list[Block]:
-    """The maps' blocks; layers with the same dims and chunks go together."""
+    """The maps' blocks; layers with the same dims and chunks go together, a cube's variables each for itself."""
     groups: dict[Any, list[str]] = {}
+    together = made_together(layers)
     for name, layer in layers.items():
-        groups.setdefault((layer.dims, layer.data.chunks), []).append(name)
+        groups.setdefault((layer.dims, layer.data.chunks, None if together else name), []).append(name)
     made, labels = [], date_labels(maps) or []
     wanted: dict[Hashable, tuple[int | None, int]] = {}
-    for (dims, chunks), names in groups.items():
+    for (dims, chunks, _), names in groups.items():
         starts = [np.cumsum([0, *c]) for c in chunks]
         for at in np.ndindex(*(len(c) for c in chunks)):
             span = {d: (int(s[i]), int(s[i + 1])) for d, s, i in zip(dims, starts, at)}
