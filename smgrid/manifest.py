@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-<<<<<<< HEAD
-from collections.abc import Iterable, Mapping, Sequence
-=======
 import logging
-from collections.abc import Mapping, Sequence
->>>>>>> store
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
