@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("out", metavar="OUT", help="OUT.zarr, OUT.tif or OUT.nc")
     predict.add_argument("--layers", type=_names, default=["soil_moisture", "status"], help="comma-separated layers")
     predict.add_argument("--bbox", type=float, nargs=4, metavar=("WEST", "SOUTH", "EAST", "NORTH"), help="in degrees")
-    predict.add_argument("--dates", help="a date, dates with commas, or FROM:TO")
+    predict.add_argument("--dates", help="a date (or month), several with commas, or FROM:TO")
     predict.add_argument("--units", type=_pairs, default={}, help="units of variables, such as vv=dB")
     predict.add_argument("--fresh", action="store_true", help="start anew instead of going on with an unfinished store")
     predict.add_argument(
@@ -166,7 +166,7 @@ def _cut(cube: xr.Dataset, bbox: Sequence[float] | None, dates: str | None) -> x
         first, colon, last = dates.partition(":")
         chosen = cube.sel(time=slice(first or None, last or None)) if colon else _on_days(cube, _names(dates))
         if not chosen.sizes["time"]:
-            raise ValueError(f"--dates {dates}: the cube has none of them; it has {_days(cube)}")
+            raise ValueError(f"--dates: the cube has none of {dates}; it has {_days(cube)}")
         cube = chosen
     return cube
 
@@ -175,10 +175,15 @@ def _on_days(cube: xr.Dataset, days: list[str]) -> xr.Dataset:
     import numpy as np
 
     try:
-        wanted = np.array(days, "M8[D]")
+        wanted = [np.datetime64(day) for day in days]
     except ValueError as error:
         raise ValueError(f"--dates: {error}; dates are written 2015-05-05") from error
-    return cube.isel(time=np.isin(cube["time"].values.astype("M8[D]"), wanted))
+    times = cube["time"].values
+    found = np.array([times.astype(day.dtype) == day for day in wanted])  # 2015-05 is all of May, as in FROM:TO
+    absent = [day for day, there in zip(days, found) if not there.any()]
+    if absent:
+        raise ValueError(f"--dates: the cube has none of {', '.join(absent)}; it has {_days(cube)}")
+    return cube.isel(time=found.any(axis=0))
 
 
 def _days(cube: xr.Dataset) -> str:

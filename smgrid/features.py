@@ -209,9 +209,10 @@ def match_units(
 
 
 def day_of_year(time: Any) -> NDArray[np.float64]:
-    """Day of the year, 1 on 1 January, of dates (datetime64)."""
+    """Day of the year, 1 on 1 January, of dates (datetime64); NaN where there is no date (NaT)."""
     days = np.asarray(time, "datetime64[D]")
-    return (days - days.astype("datetime64[Y]")).astype("f8") + 1
+    count: NDArray[np.float64] = (days - days.astype("datetime64[Y]")).astype("f8") + 1
+    return np.where(np.isnat(days), np.nan, count)
 
 
 def suggest(missing: str, present: Sequence[str]) -> str | None:

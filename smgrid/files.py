@@ -122,7 +122,9 @@ def open_cube(path: str | Path) -> xr.Dataset:
 
 
 def open_table(path: str | Path) -> pd.DataFrame:
-    """Open a table of samples (CSV); a column `time` becomes dates.
+    """Open a table of samples (CSV); a column `time` becomes dates, UTC.
+
+    Dates are written as ISO 8601 has it, 2015-05-05: in 05/06/2015 nothing tells the day from the month.
 
     Raises
     ------
@@ -137,10 +139,21 @@ def open_table(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
         if "time" in table.columns:
-            table["time"] = pd.to_datetime(table["time"])
+            table["time"] = _dates(table["time"])
     except (ValueError, UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a CSV table: {error}") from error
     return table
+
+
+def _dates(column: pd.Series) -> pd.Series:
+    """UTC dates of text or of numbers such as 20150505; nothing is guessed."""
+    import pandas as pd
+
+    try:
+        return pd.to_datetime(column.astype("string"), format="ISO8601", utc=True).dt.tz_localize(None)
+    except ValueError as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(f"dates in the column 'time' are written 2015-05-05 (ISO 8601). {said}") from error
 
 
 def write_netcdf(maps: xr.Dataset, path: str | Path) -> Path:

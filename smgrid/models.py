@@ -306,13 +306,30 @@ def sample_columns(
     out = []
     for name, p in predictors.items():
         if name not in names:
-            out.append(day_of_year(samples["time"].values))
+            out.append(day_of_year(_days(samples)))
             continue
         values = conversions[name](np.asarray(samples[name].values, "f8"))
         if _is_table(samples):
             _check_median(name, values, p)
         out.append(values)
     return out
+
+
+def _days(samples: Any) -> NDArray[Any]:
+    """The UTC days of samples; numbers such as 20150505 are refused, since numpy would count them from 1970."""
+    time = samples["time"]
+    if getattr(time.dtype, "tz", None) is not None:
+        time = time.dt.tz_convert(None) if _is_table(samples) else time.to_index().tz_convert(None)
+    values = np.asarray(time)
+    try:
+        if values.dtype.kind not in "MOUT":
+            raise ValueError(f"{values.dtype} is not dates")
+        return values.astype("datetime64[D]")
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"the samples' time cannot be read: {error}. Write 2015-05-05, or mend it: "
+            "samples['time'] = pd.to_datetime(samples['time'], format=...), such as '%Y%m%d'"
+        ) from error
 
 
 def _is_table(samples: Any) -> bool:
@@ -401,8 +418,10 @@ def _history(samples: Any, rows: NDArray[np.bool_]) -> dict[str, Any]:
     if "station" in names:
         out["stations"] = len(set(np.asarray(samples["station"].values)[rows].astype(str)))
     if "time" in names:
-        time = np.asarray(samples["time"].values)[rows].astype("datetime64[D]")
-        out["period"] = f"{time.min()} to {time.max()}"
+        days = _days(samples)[rows]
+        known = days[~np.isnat(days)]
+        if known.size:
+            out["period"] = f"{known.min()} to {known.max()}"
     source = str(getattr(samples, "attrs", {}).get("source", ""))
     if "synthetic" in source.lower():
         out["source"] = source

@@ -169,6 +169,11 @@ def _time_faults(cube: xr.Dataset) -> list[str]:
             "the model needs day_of_year, but the cube has no time: "
             "cube = cube.assign_coords(time=np.datetime64('2015-05-05'))"
         ]
+    if getattr(cube["time"].dtype, "tz", None) is not None:
+        return [
+            "the cube's time has a time zone, but days are UTC: "
+            "cube = cube.assign_coords(time=cube.indexes['time'].tz_convert(None))"
+        ]
     if cube["time"].dtype.kind != "M":
         return [
             f"the cube's time is {cube['time'].dtype}, not dates: "

@@ -192,7 +192,8 @@ def _open(label: str, table: Mapping[str, Any], base: Path, recipe: Recipe) -> N
     choices |= set(options_of("interpolate", "mean") + options_of("trailing_median", "mean"))
     single = {key: value for key, value in table.items() if isinstance(value, dict) and key not in (*openers, *_OWN)}
     names = {*RULES, *table.get("predictors", ()), *_renamed(table.get("name"))}
-    _check_keys(dict.fromkeys(table, 0), [*_OWN, *openers, *sorted(choices), *sorted(names)], where, faults := [])
+    faults: list[str] = []
+    _check_keys(dict.fromkeys(table, 0), [*_OWN, *openers, *sorted(choices), *sorted(names)], where, faults)
     if faults:
         recipe.faults.extend(faults)
         return

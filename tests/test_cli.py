@@ -14,6 +14,7 @@ import xarray as xr
 
 import smgrid
 from smgrid.cli import main
+from smgrid.files import open_table
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,15 @@ def test_a_dry_run_writes_nothing(files, tmp_path, capsys):
         (["predict", "{f}/samples.csv", "{f}/rf.model", "a.zarr"], "cannot be opened as a cube"),
         (
             ["predict", "{f}/cube.zarr", "{f}/rf.model", "a.zarr", "--dates", "2014-01-01"],
-            "has none of them; it has 2015-05-05",
+            "has none of 2014-01-01; it has 2015-05-05",
+        ),
+        (
+            ["predict", "{f}/cube.zarr", "{f}/rf.model", "a.zarr", "--dates", "2015-05-05,2015-05-06"],
+            "has none of 2015-05-06; it has 2015-05-05",
+        ),
+        (
+            ["predict", "{f}/cube.zarr", "{f}/rf.model", "a.zarr", "--dates", "2014-01:2014-02"],
+            "has none of 2014-01:2014-02",
         ),
         (["predict", "{f}/cube.zarr", "{f}/rf.model", "a.zarr", "--dates", "tomorrow"], "dates are written 2015-05-05"),
         (["predict", "{f}/cube.zarr", "{f}/rf.model", "a.zarr", "--bbox", "0", "0", "1", "1"], "do not touch"),
@@ -97,6 +106,31 @@ def test_bad_input_is_exit_3_and_says_why(files, tmp_path, monkeypatch, capsys, 
     assert err.startswith("smgrid ")
     assert re.search(message, err), err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "dates, days", [("2015-05", 2), ("2015-05-17,2015-09", 3), ("2015-05:2015-05", 2), ("2015", 4), ("2015-05-05", 1)]
+)
+def test_a_month_is_all_its_dates(files, tmp_path, capsys, dates, days):
+    args = ["predict", f"{files}/cube.zarr", f"{files}/rf.model", f"{tmp_path}/a.zarr", "--dates", dates, "--dry-run"]
+    assert main(args) == 0
+    assert f"{days} time x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "written",
+    [["20150505", "20150917"], ["2015-05-05T10:00:00Z", "2015-09-17"], ["2015-05-05 23:30-02:00", "2015-09-17"]],
+)
+def test_dates_of_a_table_are_utc(tmp_path, written):
+    (tmp_path / "a.csv").write_text("time,vv\n" + "".join(f"{date},-9\n" for date in written))
+    days = open_table(tmp_path / "a.csv").time.values.astype("M8[D]").astype(str).tolist()
+    assert days == [str(np.datetime64("2015-05-05") + ("-02:00" in written[0])), "2015-09-17"]
+
+
+def test_dates_that_could_be_two_days_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("time,vv\n05/06/2015,-9\n")
+    with pytest.raises(ValueError, match=r"a\.csv .* are written 2015-05-05 \(ISO 8601\).*05/06/2015"):
+        open_table(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize("args", [[], ["paint"], ["predict", "a"], ["train", "a", "b", "--units", "vv"]])

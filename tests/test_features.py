@@ -44,6 +44,10 @@ def test_day_of_year_is_that_of_pandas(date):
     assert day_of_year([np.datetime64(date)])[0] == date.timetuple().tm_yday
 
 
+def test_no_date_has_no_day():
+    assert np.isnan(day_of_year(np.array(["NaT", "2015-01-01"], "M8[ns]"))).tolist() == [True, False]
+
+
 def test_own_names_get_an_empty_contract():
     assert contract(["vv", "ratio"]) == {"vv": PAPER["vv"], "ratio": Predictor(None)}
     with pytest.raises(ValueError, match=r"\['vv'\] more than once"):

@@ -157,3 +157,36 @@ def test_description_round_trip():
     model = train(TABLE, Ridge(), features=["vv", "day_of_year"])
     again = Model.from_description(model.description(), model.regressor)
     assert again.digest == model.digest and again.description() == model.description()
+
+
+def test_a_row_without_a_date_is_left_out_where_the_day_counts():
+    holed = TABLE.assign(time=TABLE.time.where(TABLE.index >= 20))
+    model = train(holed, Ridge(), features=["vv", "day_of_year"])
+    assert model.training["rows"] == 180 and model.ranges["day_of_year"][0] >= 1
+    assert model.training["period"].startswith("2019-01-")
+    assert np.isnan(model.predict(holed)[:20]).all()
+    assert train(holed, Ridge(), features=["vv"]).training["rows"] == 200
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        TABLE.time.dt.strftime("%Y%m%d").astype(int),
+        TABLE.time.astype("int64"),
+        TABLE.time.dt.strftime("%d/%m/%Y"),
+    ],
+)
+def test_what_is_no_date_is_refused(time):
+    with pytest.raises(ValueError, match=r"the samples' time cannot be read.*pd\.to_datetime"):
+        train(TABLE.assign(time=time), Ridge(), features=["vv", "day_of_year"])
+
+
+@pytest.mark.parametrize(
+    "time", [TABLE.time.astype(str), TABLE.time.dt.tz_localize("UTC"), TABLE.time.dt.date, TABLE.time.dt.as_unit("s")]
+)
+def test_dates_in_any_clear_form_are_the_same_days(time):
+    features = ["vv", "day_of_year"]
+    assert (
+        train(TABLE.assign(time=time), Ridge(), features=features).digest
+        == train(TABLE, Ridge(), features=features).digest
+    )

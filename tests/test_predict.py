@@ -212,6 +212,14 @@ def test_trap_infinity_and_fills_are_empty_and_said():
     assert maps.culprit.attrs["flag_meanings"].split()[9] == "smap"
 
 
+def test_trap_a_map_without_a_date():
+    undated = CUBE.assign_coords(time=np.where(np.arange(CUBE.sizes["time"]) == 1, np.datetime64("NaT"), TIMES))
+    maps = predict_map(undated, RF, layers=LAYERS)
+    assert maps.soil_moisture[1].isnull().all() and (maps.status[1] >= 2).all()
+    assert FEATURES.index("day_of_year") + 1 in maps.culprit[1]
+    np.testing.assert_array_equal(maps.soil_moisture[0], predict_map(CUBE, RF).soil_moisture[0])
+
+
 def test_trap_undecoded_integers():
     packed = CUBE.assign(sand=(("y", "x"), np.full(GRID.shape, 350, "i2"), {"units": "%", "_FillValue": -32768}))
     with pytest.raises(ValueError, match=r"'sand' \(int16\) still carries .*_FillValue.*mask_and_scale=True"):
@@ -277,6 +285,7 @@ def test_trap_lazy_map_writes_to_zarr_and_netcdf(tmp_path):
         (lambda c: c.rename(x="lon", y="lat"), r"without 'y' and 'x'"),
         (lambda c: c.drop_vars("time"), "no time"),
         (lambda c: c.assign_coords(time=[1, 2, 3]), "not dates"),
+        (lambda c: c.assign_coords(time=pd.DatetimeIndex(TIMES, tz="Etc/GMT-9")), r"time zone.*tz_convert\(None\)"),
         (lambda c: c.assign(vv=c.vv.astype(str)), "not numbers"),
         (lambda c: c.drop_vars(["x", "y"]), "no coordinates"),
         (lambda c: c.vv, "only with a dimension 'band'"),
