@@ -77,6 +77,9 @@ def test_the_offset_is_told_never_guessed_from_the_date(tmp_path, name, add, tag
     for k, band in enumerate(sentinel2.NAMES):
         np.testing.assert_array_equal(found[band][0], expected[k].astype("f4"))
     assert ("stored - 1000" in found.b2.attrs["rule"]) == (add == 1000)
+    baseline = name.split("_N")[1][:4] if "_N" in name else ""
+    told = tags.get("PROCESSING_BASELINE") or (f"{baseline[:2]}.{baseline[2:]}" if baseline else "unknown")
+    assert found.b2.attrs["version"] == told
 
 
 @pytest.mark.parametrize("year", [2016, 2023])
