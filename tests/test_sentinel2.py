@@ -111,10 +111,13 @@ def test_reflectance_scaled_or_not_is_one_thing(tmp_path, kind, factor):
 def test_a_declared_scale_and_offset_are_applied(tmp_path):
     import rasterio
 
-    path = scene(tmp_path / "clip_20230612.tif", add=1000)
+    path, stored = tmp_path / "clip_20230612.tif", numbers() + np.uint16(1000)
+    stored[:, 3, 4] = 0  # nodata, which the file does not declare
+    write(path, stored, names=["B2", "B3", "B4", "B8", "B11", "B12"])
     with rasterio.open(path, "r+") as out:
         out.scales, out.offsets = (1e-4,) * 6, (-0.1,) * 6
-    np.testing.assert_allclose(sentinel2.open(path).to_array()[:, 0], numbers() / 10000, atol=1e-7)
+    expected = np.where(stored == 0, np.nan, numbers() / 10000)
+    np.testing.assert_allclose(sentinel2.open(path).to_array()[:, 0], expected, atol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -223,15 +223,15 @@ def _decoded(file: _File, factor: float, shift: float) -> xr.Dataset:
     for role, k in file.where.items():
         one = file.array.isel(band=k, drop=True).drop_vars(["scale", "offset", "units"], errors="ignore")
         if role != "scl":
-            one = elementwise(_reflectance, one, factor=factor, shift=shift)
+            empty = np.float32(file.array["offset"].values[k])  # what a stored 0 became where a scale was declared
+            one = elementwise(_reflectance, one, empty=empty, factor=factor, shift=shift)
         one.attrs = {"source_files": Path(file.path).name, "native_resolution": resolution(one)}
         out[role] = one
     return xr.Dataset(out)
 
 
-def _reflectance(stored: NDArray[Any], *, factor: float, shift: float) -> NDArray[np.float32]:
-    whole = stored.astype("f8")
-    return np.where(whole != 0, whole * factor + shift, np.nan).astype("f4")
+def _reflectance(stored: NDArray[Any], *, empty: np.float32, factor: float, shift: float) -> NDArray[np.float32]:
+    return np.where(stored != empty, stored.astype("f8") * factor + shift, np.nan).astype("f4")
 
 
 def _refined(scene: xr.Dataset, finest: float) -> xr.Dataset:
