@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from smgrid.features import PAPER
-from smgrid.files import existing, open_raster, raster_dataset
+from smgrid.files import existing, open_raster, raster_dataset, several
 from smgrid.grid import TOLERANCE, find_crs
 
 da: Any = dask.array  # which has no types
