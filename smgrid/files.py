@@ -173,6 +173,12 @@ def write_netcdf(maps: xr.Dataset, path: str | Path) -> Path:
 # ---- lazy arrays whose errors name their file
 
 
+class Words(str):
+    """Text for people that travels with a computation: no part of what it computes, so identities pass over it."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class _Pending:
     """What Dask reads from: `read(slices)` gives that part of the array, errors name `what`."""
