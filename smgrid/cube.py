@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -27,12 +28,13 @@ from smgrid import __version__, coarse, temporal
 from smgrid import sources as rooms
 from smgrid.features import COMPUTED, PAPER, Predictor, match_units, suggest
 from smgrid.grid import Grid
+from smgrid.overlap import OutsideError
 from smgrid.regrid import to_grid
 from smgrid.units import SAME, Conversion
 
 log = logging.getLogger("smgrid")
 
-CELLS = 512  # side of a chunk
+CELLS, DAYS = 512, 1  # of a chunk
 _TIMINGS = ("same day", "interpolate", "trailing_mean", "trailing_median", "static")
 _SPREADINGS = ("mean", "blocks", "smooth", "mode", "nearest")
 _LONGEST = 12  # days or names in a message
@@ -154,7 +156,8 @@ def build_cube(
     days : dates, optional
         UTC days of the cube, in any order; by default those of `vv`.
     chunks : mapping, optional
-        Cells (and days) of a chunk by dimension; 512 x 512 and all days by default.
+        Cells and days of a chunk by dimension; 512 x 512 cells and 4 days by default. What is in the works at a time
+        grows with it.
 
     Returns
     -------
@@ -195,6 +198,7 @@ def build_cube(
     faults: list[str] = []
     given = _opened(sources, faults)
     calendar = _calendar(given, days, faults)
+    size = {"time": DAYS, "y": CELLS, "x": CELLS} | dict(chunks or {})
     carried: dict[str, xr.DataArray] = {}
     for name in sorted(given, key=_place):
         if name in COMPANIONS or calendar is None:
@@ -202,12 +206,12 @@ def build_cube(
         source, rule = given[name]
         beside = [given[extra][0] for extra, main in COMPANIONS.items() if main == name and extra in given]
         try:
-            carried[name] = _carry(name, source, rule, grid, calendar, *beside)
+            carried[name] = _carry(name, source, rule, grid, calendar, size, *beside)
         except (ValueError, TypeError) as error:
             faults.append(f"{name}: {_in_its_name(name, str(error))}")
     if faults or calendar is None:
         raise ValueError("\n- ".join(["the cube cannot be built:", *faults]))
-    return _assemble(carried, grid, calendar, chunks)
+    return _assemble(carried, grid, calendar, size)
 
 
 def _in_its_name(name: str, message: str) -> str:
@@ -377,19 +381,15 @@ def _carry(
     rule: Rule,
     grid: Grid,
     days: NDArray[np.datetime64],
+    size: Mapping[str, int],
     observed: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """One predictor on the days and the grid, lazily, in canonical units."""
     way = _conversion(name, source)
     dated: Any = _on_days(source if source.chunks else source.chunk(), rule, days, observed)
-    out: Any
-    if rule.spreading in ("blocks", "smooth"):
-        if name in _NEVER_NEGATIVE and not {"valid_min", "valid_range"} & set(dated.attrs):
-            dated = dated.assign_attrs(valid_min=0.0)  # which the smooth surface then keeps
-        out = getattr(coarse, rule.spreading)(dated, grid)
-    else:
-        options = {key: value for key, value in rule.options.items() if key == "min_coverage"}
-        out = to_grid(dated, grid, how=rule.spreading, **options)
+    if rule.spreading == "smooth" and name in _NEVER_NEGATIVE and not {"valid_min", "valid_range"} & set(dated.attrs):
+        dated = dated.assign_attrs(valid_min=0.0)  # which the smooth surface then keeps
+    out = _on_cells(dated, rule, grid, size)
     attrs = {**source.attrs, **out.attrs}
     if name in ("vv", "vh"):
         attrs.setdefault("averaging", "linear power" if way.decibel else "dB")
@@ -398,11 +398,58 @@ def _carry(
     attrs["rule"] = "; ".join(str(part) for part in said if part)
     if name in PAPER and PAPER[name].units:
         attrs["units"] = PAPER[name].units
-    out = out.transpose("time", ..., "y", "x", missing_dims="ignore")
     data: Any = out.data
     out.data = data.map_blocks(_converted, way, dtype="f4", meta=np.empty((0,) * data.ndim, "f4"))
     out.attrs = attrs
     return out
+
+
+def _on_cells(dated: Any, rule: Rule, grid: Grid, size: Mapping[str, int]) -> xr.DataArray:
+    """Carry to the grid, each chunk of the cube for itself, so that what one chunk needs no other has to wait for."""
+
+    def spread(part: Grid) -> Any:
+        if rule.spreading in ("blocks", "smooth"):
+            return getattr(coarse, rule.spreading)(dated, part)
+        options = {key: value for key, value in rule.options.items() if key == "min_coverage"}
+        return to_grid(dated, part, how=rule.spreading, **options)
+
+    made: list[list[Any]] = []
+    for part_row in _parts(grid, size):
+        made.append([])
+        for part in part_row:
+            try:
+                one = spread(part)
+            except OutsideError:
+                one = None
+            made[-1].append(one)
+    like = next((one for row in made for one in row if one is not None), None)
+    if like is None:
+        like = spread(grid)  # which says why there is none
+    like = like.transpose("time", ..., "y", "x", missing_dims="ignore")
+    lead = dict(zip(like.dims[:-2], like.shape[:-2]))
+    cut = {dim: size.get(dim, -1) for dim in like.dims[:-2]} | {"y": -1, "x": -1}
+
+    def data(one: Any, part: Grid) -> Any:
+        if one is None:
+            chunks = [min(cut[dim], n) if cut[dim] > 0 else n for dim, n in lead.items()]
+            return da.full((*lead.values(), *part.shape), np.nan, dtype="f4", chunks=(*chunks, *part.shape))
+        return one.transpose(*like.dims).chunk(cut).data
+
+    blocks = [[data(one, part) for one, part in zip(*rows)] for rows in zip(made, _parts(grid, size))]
+    out = xr.DataArray(da.block(blocks), dims=like.dims, name=like.name, attrs=like.attrs)
+    return out.assign_coords({key: c for key, c in like.coords.items() if not {"y", "x"} & set(c.dims)})
+
+
+def _parts(grid: Grid, size: Mapping[str, int]) -> list[list[Grid]]:
+    """The windows of the chunks."""
+    ny, nx = (n if side < 1 else side for n, side in ((grid.ny, size["y"]), (grid.nx, size["x"])))
+    return [
+        [
+            Grid(grid.km, grid.row + i, grid.col + j, min(ny, grid.ny - i), min(nx, grid.nx - j))
+            for j in range(0, grid.nx, nx)
+        ]
+        for i in range(0, grid.ny, ny)
+    ]
 
 
 def _conversion(name: str, source: xr.DataArray) -> Conversion:
@@ -420,7 +467,7 @@ def _assemble(
     carried: Mapping[str, xr.DataArray],
     grid: Grid,
     days: NDArray[np.datetime64],
-    chunks: Mapping[str, int] | None,
+    size: Mapping[str, int],
 ) -> xr.Dataset:
     timed = any("time" in array.dims for array in carried.values())
     coords: dict[Hashable, Any] = {}
@@ -433,7 +480,6 @@ def _assemble(
         array.encoding = {"grid_mapping": "spatial_ref"}
     cube.attrs = {"Conventions": "CF-1.11", "title": "predictors of soil moisture on the EASE-Grid 2.0"}
     cube.attrs["provenance"] = provenance(cube)
-    size = {"time": -1, "y": CELLS, "x": CELLS} | dict(chunks or {})
     return cube.chunk({dim: n for dim, n in size.items() if dim in cube.dims})
 
 

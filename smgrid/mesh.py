@@ -19,7 +19,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from smgrid.grid import Grid
-from smgrid.overlap import centres, degree_edges, degrees, edges, spatial_dims
+from smgrid.overlap import OutsideError, centres, degree_edges, degrees, edges, spatial_dims
 
 if TYPE_CHECKING:
     from pyproj import CRS
@@ -91,7 +91,7 @@ class Mesh:
                 "obj = obj.rio.write_crs('EPSG:...')"
             )
         if not mesh._reach(slice(0, grid.ny), slice(0, grid.nx)):
-            raise ValueError(
+            raise OutsideError(
                 f"the grid lies outside the field: the field spans {mesh._box()}, the grid "
                 f"{degrees(np.r_[0, grid.ny], np.r_[0, grid.nx], grid)} (west, south, east, north in degrees)"
             )

@@ -25,6 +25,10 @@ TINY = 1e-9  # of a cell: rounding, not overlap
 _AXES = (("y", "x"), ("lat", "lon"), ("latitude", "longitude"))
 
 
+class OutsideError(ValueError):
+    """A grid that no pixel of the raster touches."""
+
+
 @dataclass(frozen=True)
 class Side:
     """One axis of a source, seen from the grid.
@@ -101,7 +105,7 @@ def locate(field: xr.DataArray | xr.Dataset, grid: Grid) -> tuple[Side, Side]:
     else:
         rows, cols = _from_metres(field, y, x, ydim, xdim, grid)
     if not rows.turns() or not cols.turns():
-        raise ValueError(
+        raise OutsideError(
             f"the grid lies outside the field: the field spans {degrees(rows.edges, cols.edges, grid)}, the grid "
             f"{degrees(np.r_[0.0, grid.ny], np.r_[0.0, grid.nx], grid)} (west, south, east, north in degrees)"
         )
