@@ -273,7 +273,7 @@ class Contents:
         if isinstance(value, types.MethodType):
             return digest_of("method", value.__name__, self.literal(value.__self__))
         if type(value).__module__.startswith("scipy.sparse") and hasattr(value, "indptr"):
-            parts = (_hash_array(part) for part in (value.data, value.indices, value.indptr))
+            parts = [_hash_array(part) for part in (value.data, value.indices, value.indptr)]
             return digest_of("sparse", value.format, str(value.shape), *parts)
         view = view_of(value)
         if view is not None:

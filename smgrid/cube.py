@@ -28,6 +28,7 @@ from smgrid import sources as rooms
 from smgrid.features import COMPUTED, PAPER, Predictor, match_units, suggest
 from smgrid.grid import Grid
 from smgrid.regrid import to_grid
+from smgrid.shapes import as_field
 from smgrid.units import SAME, Conversion
 
 log = logging.getLogger("smgrid")
@@ -359,10 +360,10 @@ def _on_days(
     options = {key: value for key, value in rule.options.items() if key in names}
     if rule.timing == "trailing_mean":
         per_day = np.unique(source["time"].values.astype("M8[D]"), return_counts=True)[1]
-        source = temporal.daily_mean(source) if per_day.max() > 1 else source
+        source = as_field(temporal.daily_mean(source)) if per_day.max() > 1 else source
     if observed is not None:
         options["observed"] = observed
-    return verb(source, days, **options)
+    return as_field(verb(source, days, **options))
 
 
 # ---- the cells
