@@ -51,6 +51,11 @@ class Predictor:
         width = self.max - self.min
         return self.min - width, self.max + width
 
+    def accepts(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where values are finite and plausible."""
+        low, high = self.plausible
+        return np.isfinite(values) & (values >= low) & (values <= high)
+
 
 _REFLECTANCE = Predictor("1", 0, 1)
 

@@ -40,6 +40,9 @@ MAKING = {"averaging": ("vv", "vh"), "spreading": ("smap", "air_temperature", "p
 """Attributes that say how a predictor was made; a map must be made as the training rows were."""
 
 
+_SOIL = Predictor("m3 m-3", 0, 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A trained regressor with the contract of its predictors.
@@ -178,7 +181,7 @@ class Model:
         return predict_rows(self._engine, rows, self.columns)
 
     def predict(self, samples: xr.Dataset | pd.DataFrame) -> NDArray[np.float32]:
-        """Soil moisture (m3 m-3) of samples; NaN where a predictor is missing.
+        """Soil moisture (m3 m-3) of samples; NaN where a predictor is missing or invalid, as in `predict_map`.
 
         Parameters
         ----------
@@ -186,7 +189,7 @@ class Model:
             With the model's predictors; `day_of_year` follows from `time` where it is absent.
         """
         columns = sample_columns(samples, self.predictors, None)
-        whole = np.isfinite(np.stack(columns)).all(axis=0)
+        whole = np.all([p.accepts(c) for p, c in zip(self.predictors.values(), columns)], axis=0)
         out = np.full(whole.shape, np.nan, "f4")
         if whole.any():
             out[whole] = self.predict_columns([c[whole] for c in columns])
@@ -227,7 +230,7 @@ def train(
     ----------
     samples : Dataset (dim sample) or DataFrame
         Predictors and `soil_moisture` (m3 m-3), a row a station and day; `time`, `latitude`, `longitude`, `station` as
-        far as known. Rows with a missing value are left out, and counted in the log.
+        far as known. Rows with a missing or invalid value (as in `predict_map`) are left out, and counted in the log.
     regressor : estimator with `fit` and `predict`
         A copy is fitted; the caller's is not changed.
     features : sequence of names or mapping of str to Predictor
@@ -261,16 +264,8 @@ def train(
     predictors = contract(features)
     columns = sample_columns(samples, predictors, units)
     target = _target(samples, units)
-    whole: NDArray[np.bool_] = np.asarray(np.isfinite(np.stack([*columns, target])).all(axis=0))
+    whole = _whole([*columns, target], {**predictors, "soil_moisture": _SOIL})
     rows = int(whole.sum())
-    if rows == 0:
-        empty = [n for n, c in zip(predictors, columns) if not np.isfinite(c).any()]
-        raise ValueError(
-            f"none of the {whole.size} rows has all predictors and soil_moisture"
-            + (f"; always missing: {empty}" if empty else "")
-        )
-    if rows < whole.size:
-        log.info("train: %d of %d rows left out for a missing value", whole.size - rows, whole.size)
     columns = [c[whole] for c in columns]
     ranges = {name: (float(c.min()), float(c.max())) for name, c in zip(predictors, columns)}
     predictors = {name: _filled(p, samples.get(name), ranges[name]) for name, p in predictors.items()}
@@ -283,6 +278,28 @@ def train(
         if name in predictors and name in samples and key in samples[name].attrs
     }
     return Model(predictors, fitted, ranges=ranges, training=training, making=making)
+
+
+def _whole(columns: Sequence[NDArray[np.float64]], predictors: Mapping[str, Predictor]) -> NDArray[np.bool_]:
+    """Rows that can be trained on; those left out are counted in the log."""
+    missing = np.isnan(np.stack(columns)).any(axis=0)
+    bad = {n: int((~p.accepts(c) & ~np.isnan(c)).sum()) for (n, p), c in zip(predictors.items(), columns)}
+    fine = [p.accepts(c) for p, c in zip(predictors.values(), columns)]
+    whole: NDArray[np.bool_] = np.all(fine, axis=0)
+    if not whole.any():
+        empty = [n for n, known in zip(predictors, fine) if not known.any()]
+        raise ValueError(
+            f"none of the {whole.size} rows has all predictors and soil_moisture"
+            + (f"; always missing or invalid: {empty}" if empty else "")
+        )
+    if missing.any():
+        log.info("train: %d of %d rows left out for a missing value", missing.sum(), whole.size)
+    if any(bad.values()):
+        log.warning(
+            "train: %d of %d rows left out for an invalid value, a fill or another unit: %s",
+            (~whole & ~missing).sum(), whole.size, ", ".join(f"{n} {k}" for n, k in bad.items() if k),
+        )  # fmt: skip
+    return whole
 
 
 def sample_columns(
@@ -382,11 +399,10 @@ def _check_median(name: str, values: NDArray[np.float64], p: Predictor) -> None:
 def _target(samples: Any, units: Mapping[str, str] | str | None) -> NDArray[np.float64]:
     if "soil_moisture" not in _names_of(samples):
         raise ValueError(f"the samples have no 'soil_moisture' (m3 m-3) to train on; they have {_names_of(samples)}")
-    p = Predictor("m3 m-3", 0, 1)
     only = (
         {"soil_moisture": units["soil_moisture"]} if isinstance(units, Mapping) and "soil_moisture" in units else None
     )
-    (column,) = sample_columns(samples[["soil_moisture"]], {"soil_moisture": p}, only)
+    (column,) = sample_columns(samples[["soil_moisture"]], {"soil_moisture": _SOIL}, only)
     return column
 
 

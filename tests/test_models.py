@@ -85,7 +85,7 @@ def test_a_dataset_and_a_table_train_the_same():
         ),
         (TABLE.assign(soil_moisture=TABLE.soil_moisture * 100), ["vv"], r"'soil_moisture' has the median.*'%'"),
         (TABLE.drop(columns="soil_moisture"), ["vv"], "no 'soil_moisture'"),
-        (TABLE.assign(vv=np.nan), ["vv", "vh"], r"none of the 200 rows.*always missing: \['vv'\]"),
+        (TABLE.assign(vv=np.nan), ["vv", "vh"], r"none of the 200 rows.*always missing or invalid: \['vv'\]"),
         (pd.concat([TABLE, TABLE.vv], axis=1), ["vv"], r"\['vv'\] come more than once"),
         (xr.Dataset.from_dataframe(TABLE), ["vv"], "'vv' carries no units.*samples\\['vv'\\]"),
     ],
@@ -190,3 +190,26 @@ def test_dates_in_any_clear_form_are_the_same_days(time):
         train(TABLE.assign(time=time), Ridge(), features=features).digest
         == train(TABLE, Ridge(), features=features).digest
     )
+
+
+@pytest.mark.parametrize("fill", [-9999.0, 1e30, np.inf])
+@pytest.mark.parametrize("column", ["vv", "soil_moisture"])
+def test_fills_are_not_trained_on(column, fill, caplog):
+    features, filled = ["vv", "vh"], TABLE.copy()
+    filled.loc[:9, column] = fill
+    with caplog.at_level("INFO", logger="smgrid"):
+        model = train(filled, Ridge(), features=features)
+    assert model.digest == train(TABLE.iloc[10:], Ridge(), features=features).digest
+    assert f"10 of 200 rows left out for an invalid value, a fill or another unit: {column} 10" in caplog.text
+    assert "missing" not in caplog.text
+    assert np.isnan(model.predict(filled)[:10]).all() == (column == "vv")
+    assert np.isfinite(model.predict(filled)[10:]).all()
+
+
+def test_a_declared_unit_that_no_row_bears_is_said():
+    samples = xr.Dataset.from_dataframe(TABLE.drop(columns="time")).rename(index="sample")
+    for name, unit in {"vv": "dB", "vh": "dB", "soil_moisture": "m3 m-3", "air_temperature": "degC"}.items():
+        samples[name].attrs["units"] = unit
+    samples["air_temperature"] = (samples.air_temperature + 373).assign_attrs(units="degC")
+    with pytest.raises(ValueError, match=r"none of the 200 rows.*invalid: \['air_temperature'\]"):
+        train(samples, Ridge(), features=["vv", "air_temperature"])
