@@ -213,6 +213,12 @@ def match_units(
     return conversions, faults
 
 
+def stray_units(said: Mapping[str, str] | str | None, present: Sequence[str]) -> list[str]:
+    """A line of error for names in `units=` that are nowhere; a misspelt one would be passed over in silence."""
+    stray = sorted(set(said) - set(present)) if isinstance(said, Mapping) else []
+    return [f"units name {stray}, which are not there; there are {list(present)}"] if stray else []
+
+
 def day_of_year(time: Any) -> NDArray[np.float64]:
     """Day of the year, 1 on 1 January, of dates (datetime64); NaN where there is no date (NaT)."""
     days = np.asarray(time, "datetime64[D]")

@@ -24,6 +24,7 @@ from smgrid.features import (
     day_of_year,
     encode,
     match_units,
+    stray_units,
     suggest,
 )
 from smgrid.regressors import is_fitted, on_one_thread, predict_rows
@@ -262,11 +263,15 @@ def train(
     [0.25]
     """
     predictors = contract(features)
+    if "soil_moisture" in predictors:
+        raise ValueError("features name 'soil_moisture', which is what the model learns: leave it out")
     columns = sample_columns(samples, predictors, units)
     target = _target(samples, units)
     whole = _whole([*columns, target], {**predictors, "soil_moisture": _SOIL})
     rows = int(whole.sum())
     columns = [c[whole] for c in columns]
+    if _is_table(samples) and units != "canonical":
+        _check_decibels({n: c for n, c in zip(predictors, columns) if n not in (units or {})}, predictors)
     ranges = {name: (float(c.min()), float(c.max())) for name, c in zip(predictors, columns)}
     predictors = {name: _filled(p, samples.get(name), ranges[name]) for name, p in predictors.items()}
     fitted = _copy_of(regressor).fit(encode(columns, list(predictors.values())), target[whole])
@@ -309,9 +314,10 @@ def sample_columns(
     names = _names_of(samples)
     missing = [n for n in predictors if n not in names and not (n == "day_of_year" and "time" in names)]
     if missing:
-        raise ValueError(_lacking(missing, names, list(predictors), "the samples"))
+        raise ValueError(_lacking(missing, names, list(predictors), _is_table(samples)))
     stored = [n for n in predictors if n in names]
-    faults = [fault for n in stored if not _is_table(samples) and (fault := undecoded(n, samples[n]))]
+    faults = stray_units(units, names)
+    faults += [fault for n in stored if not _is_table(samples) and (fault := undecoded(n, samples[n]))]
     if _is_table(samples):
         found = {n: predictors[n].units for n in stored}
     else:
@@ -325,11 +331,18 @@ def sample_columns(
         if name not in names:
             out.append(day_of_year(_days(samples)))
             continue
-        values = conversions[name](np.asarray(samples[name].values, "f8"))
+        values = conversions[name](_numbers(samples, name))
         if _is_table(samples):
             _check_median(name, values, p)
         out.append(values)
     return out
+
+
+def _numbers(samples: Any, name: str) -> NDArray[np.float64]:
+    try:
+        return np.asarray(samples[name].values, "f8")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name!r} does not hold numbers alone: {error}") from error
 
 
 def _days(samples: Any) -> NDArray[Any]:
@@ -365,11 +378,12 @@ def _names_of(samples: Any) -> list[str]:
     raise TypeError(f"samples are an xarray Dataset or a pandas DataFrame, not {type(samples).__name__}")
 
 
-def _lacking(missing: list[str], present: list[str], wanted: list[str], what: str) -> str:
+def _lacking(missing: list[str], present: list[str], wanted: list[str], table: bool) -> str:
     """Say which predictors are missing, what they may be called, and which `features=` would work."""
-    hints = [f"{what[4:]} = {what[4:]}.rename({have}={want!r})" for want in missing if (have := suggest(want, present))]
+    names = {have: want for want in missing if (have := suggest(want, present))}
+    hint = f"samples = samples.rename({'columns=' if table else ''}{names})"
     rest = [n for n in wanted if n not in missing]
-    lines = [f"{what} lack the predictors {missing}", *hints]
+    lines = [f"the samples lack the predictors {missing}", *([hint] if names else [])]
     if rest:
         lines.append(f"what is there would train with features={rest}")
     return "\n".join(lines)
@@ -396,12 +410,20 @@ def _check_median(name: str, values: NDArray[np.float64], p: Predictor) -> None:
     )
 
 
+def _check_decibels(columns: Mapping[str, NDArray[np.float64]], predictors: Mapping[str, Predictor]) -> None:
+    """A column of backscatter that is never negative is linear power; vv's range in dB has room for it."""
+    for name, values in columns.items():
+        if predictors[name].units == "dB" and values.size and not (values < 0).any():
+            raise ValueError(
+                f"{name!r} has no value below 0, so it is linear power rather than dB: units={{{name!r}: '1'}}, "
+                "or 'dB' if it is dB after all"
+            )
+
+
 def _target(samples: Any, units: Mapping[str, str] | str | None) -> NDArray[np.float64]:
     if "soil_moisture" not in _names_of(samples):
         raise ValueError(f"the samples have no 'soil_moisture' (m3 m-3) to train on; they have {_names_of(samples)}")
-    only = (
-        {"soil_moisture": units["soil_moisture"]} if isinstance(units, Mapping) and "soil_moisture" in units else None
-    )
+    only = {k: v for k, v in units.items() if k == "soil_moisture"} if isinstance(units, Mapping) else units
     (column,) = sample_columns(samples[["soil_moisture"]], {"soil_moisture": _SOIL}, only)
     return column
 

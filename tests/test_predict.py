@@ -318,6 +318,8 @@ def test_units_at_the_callers_word():
     )
     with pytest.raises(ValueError, match="'vh' carries no units"):
         predict_map(bare, RF, units={"vv": "dB"})
+    with pytest.raises(ValueError, match=r"units name \['VV'\], which are not there; there are .*'vv'"):
+        predict_map(CUBE, RF, units={"VV": "1"})
 
 
 def test_unfitted_models_and_arrays_without_names_are_refused():
