@@ -82,9 +82,11 @@ def main(rounds=20, seed=0):
             path = f"{folder}/{n}.zarr"
             command = [sys.executable, __file__, "--write", cube, path]
             with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as writer:
-                # every fourth kill may fall before the first block, the others among the blocks
-                sign = Path(f"{path}.partial" if n % 4 == 0 else f"{path}.partial/smgrid/ledger")
-                while not sign.exists() and writer.poll() is None:
+                # every fourth kill may fall before the first block is stored, the others come after it
+                sign, size = Path(f"{path}.partial"), 0
+                if n % 4:
+                    sign, size = sign / "smgrid" / "ledger", 1
+                while writer.poll() is None and not (sign.exists() and sign.stat().st_size >= size):
                     time.sleep(0.005)
                 time.sleep(rng.uniform(0, BLOCKS * PAUSE / THREADS))
                 writer.send_signal(signal.SIGKILL)

@@ -242,8 +242,9 @@ def _owners(nodes: Mapping[Hashable, GraphNode], blocks: Sequence[Block]) -> dic
             seen = owner.get(key)
             if seen == number or seen == -1:
                 continue
-            owner[key] = number if seen is None else -1
-            stack.extend(nodes[key].dependencies)
+            own = isinstance(nodes[key], GraphNode)  # else a result that lies on a cluster
+            owner[key] = number if seen is None and own else -1
+            stack.extend(nodes[key].dependencies if own else ())
     return owner
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -113,12 +113,36 @@ def view_of(value: Any) -> View | None:
     if kind == "LazilyIndexedArray":
         inner = view_of(value.array)
         return None if inner is None else inner.narrow(value.key.tuple, orthogonal=True)
-    source = _ZarrSource.of(value) or _FileSource.of(value)
+    if kind == "_Pending" and hasattr(value.read, "variable"):
+        return view_of(value.read.variable._data)
+    source = _PendingSource.of(value) or _ZarrSource.of(value) or _FileSource.of(value)
     if source is None:
         if hasattr(type(value), "__dask_tokenize__") and not type(value).__module__.startswith("xarray"):
             return None  # it says itself what it is
         raise Unidentified(f"a {type(value).__module__}.{kind} does not say where its values come from")
     return View(source, tuple((range(n), True) for n in value.shape))
+
+
+@dataclass(frozen=True)
+class _PendingSource:
+    """An array that a product room reads part by part (`smgrid.files`)."""
+
+    reader: Any  # a function or a value of ours; the paths in it stand for the content of the files
+    dtype: str
+
+    @classmethod
+    def of(cls, value: Any) -> _PendingSource | None:
+        return cls(value.read, value.dtype.str) if type(value).__name__ == "_Pending" else None
+
+    def describe(self, dims: Dims, contents: Contents) -> list[str]:
+        for path in (getattr(self.reader, "path", None), *getattr(self.reader, "args", ())):
+            if isinstance(path, str) and (path.startswith("/vsi") or "://" in path):
+                raise Unidentified(f"{path} is no local file")
+        return [
+            contents.literal(self.reader),
+            self.dtype,
+            *(f"{_spell(places)}{'' if kept else '!'}" for places, kept in dims),
+        ]
 
 
 @dataclass(frozen=True)
@@ -248,6 +272,9 @@ class Contents:
             return digest_of("partial", *map(self.literal, (value.func, value.args, value.keywords)))
         if isinstance(value, types.MethodType):
             return digest_of("method", value.__name__, self.literal(value.__self__))
+        if type(value).__module__.startswith("scipy.sparse") and hasattr(value, "indptr"):
+            parts = [_hash_array(part) for part in (value.data, value.indices, value.indptr)]
+            return digest_of("sparse", value.format, str(value.shape), *parts)
         view = view_of(value)
         if view is not None:
             return view.digest(self)
@@ -256,6 +283,9 @@ class Contents:
             return name
         if isinstance(value, types.FunctionType):
             return self._code(value)
+        if is_dataclass(value) and not hasattr(value, "__dask_tokenize__"):
+            parts = [self.literal(getattr(value, part.name)) for part in fields(value)]
+            return digest_of(type(value).__module__, type(value).__qualname__, *parts)
         return f"{type(value).__qualname__}:{tokenize(value)}"
 
     def _code(self, function: types.FunctionType) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import xarray as xr
 from smgrid.grid import find_crs
 from smgrid.ledger import Line
 
+log = logging.getLogger("smgrid")
+
 FORMAT = 1
+CELLS = 512  # side of a chunk where the maps come without chunks
 
 
 class CorruptStoreError(ValueError):
@@ -44,6 +48,58 @@ def date_labels(maps: xr.Dataset) -> list[str] | None:
     if values.dtype.kind == "M":
         return [text.removesuffix("T00:00:00.000000000") for text in np.datetime_as_string(values.astype("M8[ns]"))]
     return [str(value) for value in values]
+
+
+def tidy(maps: Any, known: Mapping[str, Any] | None) -> tuple[xr.Dataset, dict[str, int]]:
+    """Maps whose layers are Dask arrays on one regular grid of chunks; and those chunks, 1 along time."""
+    if isinstance(maps, xr.DataArray):
+        maps = maps.to_dataset(name=maps.name or "soil_moisture")
+    if not isinstance(maps, xr.Dataset):
+        raise TypeError(f"maps are an xarray Dataset, not {type(maps).__name__}")
+    names = [name for name, layer in maps.data_vars.items() if {"y", "x"} <= set(layer.dims)]
+    if not names:
+        raise ValueError(f"no layer has dims (y, x); the dims are {tuple(maps.sizes)}: rename them")
+    if "time" in maps.dims and "time" in maps.indexes and not maps.indexes["time"].is_monotonic_increasing:
+        raise ValueError("the dates are not in order: maps = maps.sortby('time')")
+    if "time" in maps.dims and ("time" not in maps.indexes or not maps.indexes["time"].is_unique):
+        raise ValueError("every date of the maps needs a `time` of its own; some are missing or there twice")
+    sizes = {str(dim): 1 for dim in maps.dims}
+    for name in names:
+        chunks = maps[name].chunksizes or {dim: (min(CELLS, n),) for dim, n in maps[name].sizes.items()}
+        sizes |= {str(d): max(sizes[d], *c) for d, c in chunks.items()}
+    sizes |= {dim: n for layer in (known or {"layers": {}})["layers"].values() for dim, n in layer["chunks"].items()}
+    out = maps.copy()
+    for name in names:
+        layer = maps[name]
+        regular = {
+            dim: sizes[str(dim)]
+            for dim, c in layer.chunksizes.items()
+            if dim != "time" and not _regular(c, sizes[str(dim)])
+        }
+        if layer.chunks is None:
+            regular = {dim: 1 if dim == "time" else sizes[str(dim)] for dim in layer.dims}
+        elif regular:
+            log.info("%s: chunks made regular on their way to disk: %s", name, regular)
+        out[name] = layer.chunk(regular) if regular else layer
+        out[name].attrs = {k: v for k, v in layer.attrs.items() if k != "grid_mapping"}
+        out[name].encoding = _encoding(layer, maps)
+    return out, {**sizes, "time": 1}
+
+
+def _regular(chunks: Sequence[int], size: int) -> bool:
+    return all(n == size for n in chunks[:-1]) and chunks[-1] <= size
+
+
+def _encoding(layer: xr.DataArray, maps: xr.Dataset) -> dict[str, Any]:
+    kept = ("dtype", "_FillValue", "scale_factor", "add_offset", "missing_value", "grid_mapping")
+    encoding = {k: layer.encoding[k] for k in kept if k in layer.encoding}
+    encoding["dtype"] = np.dtype(encoding.get("dtype", layer.dtype))
+    mapping = layer.attrs.get("grid_mapping", "spatial_ref")
+    if mapping in maps.variables:
+        encoding.setdefault("grid_mapping", mapping)
+    if encoding["dtype"].kind == "f":
+        encoding.setdefault("_FillValue", encoding["dtype"].type("nan"))
+    return encoding
 
 
 def describe(maps: xr.Dataset, chunks: Mapping[str, int]) -> dict[str, Any]:
@@ -121,22 +177,31 @@ def chunk_keys(layers: Mapping[str, Any], dates: Sequence[str] | None) -> list[s
     return keys
 
 
+def made_together(names: Iterable[str]) -> bool:
+    """Whether variables come out of one computation, as a map's layers do; those of a cube are blocks of their own."""
+    return not {"soil_moisture", "status"}.isdisjoint(names)
+
+
 def count_blocks(expected: Sequence[str], there: Mapping[str, Line]) -> tuple[int, int]:
     """How many blocks are stored with all their layers, of how many."""
     places: dict[str, bool] = {}
+    together = made_together(key.split("/", 1)[0] for key in expected)
     for key in expected:
-        at = key.split("/", 1)[1]
+        at = key.split("/", 1)[1] if together else key
         places[at] = places.get(at, True) and key in there
     return sum(places.values()), len(places)
 
 
 def summarise(lines: Sequence[Line], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Cells in all, with a value, and by the meaning of their flags."""
+    """Cells in all, with a value, and by the meaning of their flags; for a cube by variable too."""
     cells, mapped, flags = 0, 0, dict[str, int]()
+    layers: dict[str, dict[str, int]] = {}
     for line in lines:
         if line.counts != "-":
             counts = json.loads(line.counts)
             cells, mapped = cells + counts["cells"], mapped + counts["mapped"]
+            own = layers.setdefault(line.key.split("/")[0], {"cells": 0, "mapped": 0})
+            own |= {key: own[key] + counts[key] for key in own}
             for pair, n in counts.get("flags", {}).items():
                 flags[pair] = flags.get(pair, 0) + n
     status, culprit = (_meanings(manifest["layers"].get(name)) for name in ("status", "culprit"))
@@ -149,7 +214,8 @@ def summarise(lines: Sequence[Line], manifest: Mapping[str, Any]) -> dict[str, A
         if reason != "0":
             by_culprit.setdefault(said, {})[culprit.get(reason, reason)] = n
     blocks = count_blocks([line.key for line in lines], {})[1]
-    return {"blocks": blocks, "cells": cells, "mapped": mapped, "status": by_status, "culprit": by_culprit}
+    found = {"blocks": blocks, "cells": cells, "mapped": mapped, "status": by_status, "culprit": by_culprit}
+    return found | ({"layers": layers} if len(layers) > 1 else {})
 
 
 def _meanings(layer: Mapping[str, Any] | None) -> dict[str, str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +21,11 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from smgrid.clip import Clip
 from smgrid.grid import Grid
-from smgrid.overlap import TINY, Side, locate
+from smgrid.lines import Lines
+from smgrid.mesh import Holders, Mesh, Window
+from smgrid.overlap import TINY, Side, askew, locate
 
 AGGREGATION = {
     "mean": "area-weighted mean",
@@ -78,7 +81,9 @@ def to_grid(
         raise ValueError(f"how is one of {sorted(AGGREGATION)}, not {how!r}")
     if not 0 <= min_coverage <= 1:
         raise ValueError(f"min_coverage is a share of a cell's area, 0..1, not {min_coverage!r}")
-    return carry(field, grid, locate(field, grid), how=how, min_coverage=min_coverage, dtype="float32")
+    crs = askew(field)
+    place = locate(field, grid) if crs is None else Mesh.of(field, crs, grid)
+    return carry(field, grid, place, how=how, min_coverage=min_coverage, dtype="float32")
 
 
 # ---- the values
@@ -87,21 +92,22 @@ def to_grid(
 def carry(
     field: xr.DataArray | xr.Dataset,
     grid: Grid,
-    sides: tuple[Side, Side],
+    place: tuple[Side, Side] | Mesh,
     *,
     how: str,
     min_coverage: float = 0.0,
     dtype: str | None = None,
 ) -> xr.DataArray | xr.Dataset:
     """Carry the values, once it is known where the pixels lie; `dtype` None keeps floating types as they are."""
-    old = {side.dim for side in sides}
-    tiling = _tiling(sides, how)
+    dims = place.dims if isinstance(place, Mesh) else tuple(side.dim for side in place)
+    old = {*dims}
+    tiling = _mesh_tiling(place, how) if isinstance(place, Mesh) else _tiling(place, how)
     kernel = partial(_KERNELS[how], least=max(min_coverage - TINY, TINY))
 
     def one(array: xr.DataArray, label: str) -> xr.DataArray:
         _check_values(array, label)
         kind = np.dtype(dtype or (array.dtype if array.dtype.kind == "f" else "float32"))
-        variable = array.variable.transpose(..., sides[0].dim, sides[1].dim)
+        variable = array.variable.transpose(..., *dims)
         out = xr.DataArray(
             (_eager if array.chunks is None else _lazy)(variable, tiling, kernel, kind),
             dims=(*variable.dims[:-2], "y", "x"),
@@ -148,6 +154,28 @@ def _check_values(array: xr.DataArray, label: str) -> None:
         )
 
 
+class _Patch(NamedTuple):
+    """A block of cells, the pixels that it needs, and what says how much of each."""
+
+    down: slice
+    along: slice
+    rows: list[slice]  # none outside the source, two where the source's ends meet among the cells
+    cols: list[slice]
+    weights: tuple[Any, ...]
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        return _length([self.down]), _length([self.along])
+
+    @property
+    def pixels(self) -> int:
+        return _length(self.rows) * _length(self.cols)
+
+
+def _length(runs: list[slice]) -> int:
+    return sum(run.stop - run.start for run in runs)
+
+
 class _Tile(NamedTuple):
     """Cells start..stop of an axis, the pixels they need, and the weights between the two."""
 
@@ -158,14 +186,28 @@ class _Tile(NamedTuple):
 
 
 class _Tiling(NamedTuple):
-    down: list[_Tile]
-    along: list[_Tile]
+    blocks: list[list[Any]]  # patches, or nested lists of them
+    weigh: Any  # makes an overlap of a patch's weights
     side: int  # cells along a side of an output chunk: a whole number of tiles
     steps: int  # maps of a stack that are worked on at once
 
+    @classmethod
+    def of(cls, blocks: list[list[Any]], weigh: Any, side: int) -> _Tiling:
+        most = max(max(patch.pixels, min(TILE**2, int(np.prod(patch.cells)))) for patch in _patches(blocks))
+        return cls(blocks, weigh, side * (TILE // side), max(1, WINDOW // most))
+
     @property
     def shape(self) -> tuple[int, int]:
-        return self.down[-1].stop, self.along[-1].stop
+        last = [*_patches(self.blocks)][-1]
+        return last.down.stop, last.along.stop
+
+
+def _patches(block: Any) -> Iterator[_Patch]:
+    if isinstance(block, _Patch):
+        yield block
+    else:
+        for part in block:
+            yield from _patches(part)
 
 
 def _tiling(sides: tuple[Side, Side], how: str) -> _Tiling:
@@ -174,10 +216,43 @@ def _tiling(sides: tuple[Side, Side], how: str) -> _Tiling:
     per_cell = np.prod([w.nnz / np.count_nonzero(np.diff(w.indptr)) for w in overlaps])
     side = int(np.clip((WINDOW / per_cell) ** 0.5, 1, TILE))
     weights = [side.holders() for side in sides] if how == "nearest" else overlaps
-    down, along = (list(_tiles(w, side)) for w in weights)
-    window = max(tile.weights.shape[1] for tile in down) * max(tile.weights.shape[1] for tile in along)
-    steps = max(1, WINDOW // max(window, min(side, down[-1].stop) * min(side, along[-1].stop)))
-    return _Tiling(down, along, side * (TILE // side), steps)
+    down, along = ([*_tiles(w, side)] for w in weights)
+    blocks = [
+        [
+            _Patch(
+                slice(row.start, row.stop),
+                slice(col.start, col.stop),
+                row.pixels,
+                col.pixels,
+                (row.weights, col.weights),
+            )
+            for col in along
+        ]
+        for row in down
+    ]
+    return _Tiling.of(blocks, _Overlap, side)
+
+
+def _mesh_tiling(mesh: Mesh, how: str) -> _Tiling:
+    """The same where each tile's window is a matter of its own; a window is cut further where it is too large."""
+    most = WINDOW if mesh.is_fine else WINDOW // 8  # a clipped pixel costs some 30 bytes more
+    side = int(np.clip(0.9 * mesh.side * most**0.5, 1, TILE))
+
+    def patches(part: Any) -> Any:
+        if isinstance(part, list):
+            return [[patches(p) for p in row] for row in part]
+        there = part.pixels > 0
+        return _Patch(part.down, part.along, [part.rows] * there, [part.cols] * there, (mesh, part))
+
+    down, along = (
+        [slice(start, min(start + side, n)) for start in range(0, n, side)] for n in (mesh.grid.ny, mesh.grid.nx)
+    )
+    blocks = [[patches(mesh.windows(v, u, most)) for u in along] for v in down]
+    return _Tiling.of(blocks, Holders if how == "nearest" else _weigh, side)
+
+
+def _weigh(mesh: Mesh, window: Window) -> Lines | Clip:
+    return (Lines if mesh.is_fine and mesh.unbroken(window.rows, window.cols) else Clip)(mesh, window)
 
 
 def _tiles(weights: csr_array, side: int) -> Iterator[_Tile]:
@@ -198,9 +273,9 @@ def _tile(weights: csr_array, start: int, stop: int) -> _Tile:
     return _Tile(start, stop, pixels, part[:, np.concatenate([np.r_[run] for run in pixels])])
 
 
-def _window(variable: xr.Variable, row: _Tile, col: _Tile) -> xr.Variable:
-    """The pixels that a tile needs, in one piece: a view in memory, one read in a file, a slice in a graph."""
-    parts: Any = [variable[..., row.pixels[0], run] for run in col.pixels]
+def _window(variable: xr.Variable, patch: _Patch) -> xr.Variable:
+    """The pixels that a patch needs, in one piece: a view in memory, one read in a file, a slice in a graph."""
+    parts: Any = [variable[..., patch.rows[0], run] for run in patch.cols]
     return parts[0] if len(parts) == 1 else type(parts[0]).concat(parts, variable.dims[-1])
 
 
@@ -208,13 +283,13 @@ def _eager(variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[
     lead = variable.shape[:-2]
     out = np.full((*lead, *tiling.shape), np.nan, dtype)
     n = max(1, tiling.steps // max(1, int(np.prod(lead[1:]))))
-    for row, col in product(tiling.down, tiling.along):
-        if not (row.pixels and col.pixels):
+    for patch in _patches(tiling.blocks):
+        if not patch.pixels:
             continue
+        overlap = tiling.weigh(*patch.weights)
         for some in [slice(k, k + n) for k in range(0, lead[0], n)] if lead else [...]:
-            window = _window(variable[some], row, col).values
-            cells = out[some][..., row.start : row.stop, col.start : col.stop]
-            cells[...] = _each(window, row.weights, col.weights, kernel, dtype)
+            cells = out[some][..., patch.down, patch.along]
+            cells[...] = _stack(_window(variable[some], patch).values, overlap, kernel, dtype)
     return out
 
 
@@ -227,34 +302,39 @@ def _lazy(variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[A
         lead.append(tuple(min(steps, size - k) for size in sizes for k in range(0, size, steps)))
         steps = max(1, steps // max(lead[-1]))
 
-    def block(row: _Tile, col: _Tile) -> Any:
-        cells = row.stop - row.start, col.stop - col.start
-        if not (row.pixels and col.pixels):
+    def block(part: Any) -> Any:
+        if not isinstance(part, _Patch):
+            return da.block([[block(p) for p in row] for row in part])
+        if not part.pixels:
             chunks = (*lead, tiling.side, tiling.side)
-            return da.full((*variable.shape[:-2], *cells), np.nan, dtype=dtype, chunks=chunks)
-        window: Any = _window(variable, row, col).data
+            return da.full((*variable.shape[:-2], *part.cells), np.nan, dtype=dtype, chunks=chunks)
+        window: Any = _window(variable, part).data
         return da.map_blocks(
             _each,
             window.rechunk((*lead, *window.shape[-2:])),
-            row.weights,
-            col.weights,
+            tiling.weigh,
             kernel,
             dtype,
+            *part.weights,
             dtype=dtype,
-            chunks=(*lead, *cells),
+            chunks=(*lead, *part.cells),
             meta=np.empty((0,) * variable.ndim, dtype),
         )
 
-    tiles = da.block([[block(row, col) for col in tiling.along] for row in tiling.down])
+    tiles = block(tiling.blocks)
     return tiles.rechunk({tiles.ndim - 2: tiling.side, tiles.ndim - 1: tiling.side})
 
 
 def _each(
-    window: NDArray[Any], rows: csr_array, cols: csr_array, kernel: Any, dtype: np.dtype[Any]
+    window: NDArray[Any], weigh: Any, kernel: Any, dtype: np.dtype[Any], *weights: Any
 ) -> NDArray[np.floating[Any]]:
+    return _stack(window, weigh(*weights), kernel, dtype)
+
+
+def _stack(window: NDArray[Any], overlap: Any, kernel: Any, dtype: np.dtype[Any]) -> NDArray[np.floating[Any]]:
     """Every map of a stack (..., pixels, pixels) through one kernel: (..., cells, cells)."""
-    lead, overlap = window.shape[:-2], _Overlap(rows, cols)
-    out = np.empty((*lead, rows.shape[0], cols.shape[0]), dtype)
+    lead = window.shape[:-2]
+    out = np.empty((*lead, *overlap.shape), dtype)
     for i in np.ndindex(lead):
         out[i] = kernel(window[i], overlap)
     return out
@@ -267,7 +347,7 @@ class _Overlap:
     """Weights of one tile, the rows cut into strips of some `ROWS` pixels."""
 
     def __init__(self, rows: csr_array, cols: csr_array) -> None:
-        self.rows, self.cols = rows, cols
+        self.rows, self.cols, self.shape = rows, cols, (rows.shape[0], cols.shape[0])
         cells = max(1, ROWS * rows.shape[0] // max(1, rows.nnz))
         self.strips = []
         for start in range(0, rows.shape[0], cells):
@@ -292,14 +372,23 @@ class _Overlap:
                     known[here] = weights @ there.astype("f8")
         return (self.cols @ total.T).T, (self.cols @ known.T).T
 
+    def at_centres(self, image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Where each cell has one pixel of weight 1, or none: its value, and whether there is one."""
+        at, held = [], []
+        for weights in (self.rows, self.cols):
+            held.append(np.diff(weights.indptr) > 0)
+            at.append(np.zeros(held[-1].size, "intp"))
+            at[-1][held[-1]] = weights.indices
+        return image[np.ix_(*at)], np.logical_and.outer(*held)
 
-def _mean(image: NDArray[Any], overlap: _Overlap, least: float) -> NDArray[np.float64]:
+
+def _mean(image: NDArray[Any], overlap: Any, least: float) -> NDArray[np.float64]:
     total, known = overlap.sums(image)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(known >= least, total / known, np.nan)
 
 
-def _mode(image: NDArray[Any], overlap: _Overlap, least: float) -> NDArray[np.float64]:
+def _mode(image: NDArray[Any], overlap: Any, least: float) -> NDArray[np.float64]:
     import pandas as pd
 
     classes = pd.unique(image.ravel())
@@ -309,7 +398,7 @@ def _mode(image: NDArray[Any], overlap: _Overlap, least: float) -> NDArray[np.fl
             f"'mode' is for classes: at most {CLASSES} numbers that float32 holds exactly; there are {classes.size} "
             f"from {classes[0]} to {classes[-1]}. Use how='mean' for measured values"
         )
-    most, known = np.zeros((2, overlap.rows.shape[0], overlap.cols.shape[0]))
+    most, known = np.zeros((2, *overlap.shape))
     mode = np.full(most.shape, np.nan)
     for value in classes:
         area, _ = overlap.sums(image == value)
@@ -319,19 +408,9 @@ def _mode(image: NDArray[Any], overlap: _Overlap, least: float) -> NDArray[np.fl
     return np.where(known >= least, mode, np.nan)
 
 
-def _nearest(image: NDArray[Any], overlap: _Overlap, least: float) -> NDArray[Any]:
-    """Here each cell has one pixel of weight 1, or none."""
-    at, outside = [], []
-    for weights in (overlap.rows, overlap.cols):
-        held = np.diff(weights.indptr) > 0
-        index = np.zeros(held.size, "intp")
-        index[held] = weights.indices
-        at.append(index)
-        outside.append(~held)
-    out = image[np.ix_(*at)].astype("f8" if image.dtype.kind != "f" else image.dtype)
-    out[outside[0]] = np.nan
-    out[:, outside[1]] = np.nan
-    return out
+def _nearest(image: NDArray[Any], overlap: Any, least: float) -> NDArray[Any]:
+    value, held = overlap.at_centres(image)
+    return np.where(held, value, np.nan if image.dtype.kind == "f" else np.float64("nan"))
 
 
 _KERNELS = {"mean": _mean, "mode": _mode, "nearest": _nearest}

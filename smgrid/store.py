@@ -16,10 +16,11 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
+import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,16 @@ from smgrid.manifest import (
     count_blocks,
     date_labels,
     describe,
+    made_together,
     read_manifest,
     summarise,
+    tidy,
 )
 from smgrid.progress import shown
 
 __all__ = ["CorruptStoreError", "IncompleteStoreError", "StorageFullError", "open_maps", "write_zarr"]
 
 log = logging.getLogger("smgrid")
-
-CELLS = 512  # side of a chunk where the maps come without chunks
 
 
 class IncompleteStoreError(ValueError):
@@ -102,6 +103,7 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
     """
     target, started = _local(path), time.monotonic()
     partial = target.with_name(target.name + ".partial")
+    target.parent.mkdir(parents=True, exist_ok=True)
     with one_writer(target, [p / "smgrid" / "ledger" for p in (partial, target)]) as (lock, token):
         if not resume:
             check_ours(target, "replaced")
@@ -110,7 +112,7 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
         known = read_manifest(root)
         if known is None and (root is target or foreign_files(root)):
             raise ValueError(f"{root} is there and was not written by smgrid: choose another path, or move it away")
-        maps, chunks = _tidy(maps, known)
+        maps, chunks = tidy(maps, known)
         manifest = describe(maps, chunks)
         check_same(root, known, manifest)
         whole, places = _calendar(maps, root, known, root is target)
@@ -125,7 +127,7 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise run.full(error) from error
+            raise run.full() from error
     _report(target, run.summary(), time.monotonic() - started, run.computed)
     return open_maps(target)
 
@@ -185,61 +187,6 @@ def _local(path: Any) -> Path:
     return target
 
 
-# ---- what the maps are
-
-
-def _tidy(maps: Any, known: Mapping[str, Any] | None) -> tuple[xr.Dataset, dict[str, int]]:
-    """Maps whose layers are Dask arrays on one regular grid of chunks; and those chunks, 1 along time."""
-    if isinstance(maps, xr.DataArray):
-        maps = maps.to_dataset(name=maps.name or "soil_moisture")
-    if not isinstance(maps, xr.Dataset):
-        raise TypeError(f"maps are an xarray Dataset, not {type(maps).__name__}")
-    names = [name for name, layer in maps.data_vars.items() if {"y", "x"} <= set(layer.dims)]
-    if not names:
-        raise ValueError(f"no layer has dims (y, x); the dims are {tuple(maps.sizes)}: rename them")
-    if "time" in maps.dims and "time" in maps.indexes and not maps.indexes["time"].is_monotonic_increasing:
-        raise ValueError("the dates are not in order: maps = maps.sortby('time')")
-    if "time" in maps.dims and ("time" not in maps.indexes or not maps.indexes["time"].is_unique):
-        raise ValueError("every date of the maps needs a `time` of its own; some are missing or there twice")
-    sizes = {str(dim): 1 for dim in maps.dims}
-    for name in names:
-        chunks = maps[name].chunksizes or {dim: (min(CELLS, n),) for dim, n in maps[name].sizes.items()}
-        sizes |= {str(d): max(sizes[d], *c) for d, c in chunks.items()}
-    sizes |= {dim: n for layer in (known or {"layers": {}})["layers"].values() for dim, n in layer["chunks"].items()}
-    out = maps.copy()
-    for name in names:
-        layer = maps[name]
-        regular = {
-            dim: sizes[str(dim)]
-            for dim, c in layer.chunksizes.items()
-            if dim != "time" and not _regular(c, sizes[str(dim)])
-        }
-        if layer.chunks is None:
-            regular = {dim: 1 if dim == "time" else sizes[str(dim)] for dim in layer.dims}
-        elif regular:
-            log.info("%s: chunks made regular on their way to disk: %s", name, regular)
-        out[name] = layer.chunk(regular) if regular else layer
-        out[name].attrs = {k: v for k, v in layer.attrs.items() if k != "grid_mapping"}
-        out[name].encoding = _encoding(layer, maps)
-    return out, {**sizes, "time": 1}
-
-
-def _regular(chunks: Sequence[int], size: int) -> bool:
-    return all(n == size for n in chunks[:-1]) and chunks[-1] <= size
-
-
-def _encoding(layer: xr.DataArray, maps: xr.Dataset) -> dict[str, Any]:
-    kept = ("dtype", "_FillValue", "scale_factor", "add_offset", "missing_value", "grid_mapping")
-    encoding = {k: layer.encoding[k] for k in kept if k in layer.encoding}
-    encoding["dtype"] = np.dtype(encoding.get("dtype", layer.dtype))
-    mapping = layer.attrs.get("grid_mapping", "spatial_ref")
-    if mapping in maps.variables:
-        encoding.setdefault("grid_mapping", mapping)
-    if encoding["dtype"].kind == "f":
-        encoding.setdefault("_FillValue", encoding["dtype"].type("nan"))
-    return encoding
-
-
 def _calendar(
     maps: xr.Dataset, root: Path, known: Mapping[str, Any] | None, append: bool
 ) -> tuple[xr.Dataset, tuple[int, ...] | None]:
@@ -292,17 +239,17 @@ class _Run:
     ):
         self.root, self.manifest = root, manifest
         self.readable = 0 if not published or known is None else len(known["dates"] or [0])
-        self.own = root / "smgrid"
+        self.own, self.ledger = root / "smgrid", root / "smgrid" / "ledger"
         self.lock, self.token = lock, token
         self.expected = chunk_keys(manifest["layers"], manifest["dates"])
-        self.computed, self.left = 0, 0
+        self.computed = 0
 
     def prepare(self, maps: xr.Dataset, whole: xr.Dataset) -> None:
         """Sweep what a crash left, and write the metadata aside, so that what cannot be stored fails now."""
         import zarr
 
         self.own.mkdir(parents=True, exist_ok=True)
-        for orphan in self.root.rglob("*.partial"):
+        for orphan in self.root.rglob(f"*.{'?' * 32}.partial"):
             orphan.unlink()
         shutil.rmtree(self.own / "next", ignore_errors=True)
         if not self.readable:
@@ -315,16 +262,16 @@ class _Run:
             kind = np.dtype(array.dtype).newbyteorder("<").str
             layers[name] = Layer(name, tuple(told["dims"]), tuple(array.chunks), kind, array.fill_value, encoding)
         self.folder = Folder(str(self.root), self.lock, self.token, layers, self.readable)
-        with open(self.folder.ledger, "ab"):
+        with open(self.ledger, "ab"):  # there from now on; a finished one keeps its date
             pass
 
     def compute(self, maps: xr.Dataset, places: tuple[int, ...] | None, progress: bool | None) -> None:
         """Compute and store every block that is not there as it would come out."""
         layers = {name: maps[name].variable for name in self.manifest["layers"]}
-        graph = HighLevelGraph.merge(*(v.data.__dask_graph__() for v in layers.values()))
-        nodes = convert_legacy_graph(dict(graph))
+        graph = dict(HighLevelGraph.merge(*(v.data.__dask_graph__() for v in layers.values())))
+        nodes = graph | convert_legacy_graph(graph)  # results that lie on a cluster stay the futures they are
         blocks = _blocks_of(layers, places, maps, nodes)
-        there = read_lines(self.folder.ledger)
+        there = read_lines(self.ledger)
         todo = [block for block in blocks if not self._is_done(block, there)]
         self.computed, total = len(todo), len(blocks)
         coming = {key for block in todo for layer in block.keys for key, _ in block.chunks(self.folder.layers[layer])}
@@ -344,7 +291,7 @@ class _Run:
         work, final = graph_of(nodes, self.folder, todo)
         whole: Any = HighLevelGraph.from_collections(final, work)
         tasks = Delayed(final, whole, layer=final)  # type: ignore[no-untyped-call]
-        with shown(progress, self.root.name.removesuffix(".partial"), len(coming), _counter(self.folder.ledger)):
+        with shown(progress, self.root.name.removesuffix(".partial"), len(coming), _counter(self.ledger)):
             try:
                 dask.base.compute(tasks, optimize_graph=False)  # type: ignore[no-untyped-call]
             except (RuntimeError, OSError):
@@ -360,22 +307,24 @@ class _Run:
                     return False
         return True
 
-    def _check_space(self, coming: set[str]) -> None:
-        bytes_each = {
-            name: int(np.prod(layer.chunk)) * np.dtype(layer.dtype).itemsize
-            for name, layer in self.folder.layers.items()
-        }
-        self.left = sum(bytes_each[key.split("/")[0]] for key in coming)
-        free = shutil.disk_usage(self.root).free
-        if free < self.left:
-            log.warning("%s may need up to %s (before compression); %s are free", self.root, _si(self.left), _si(free))
+    def _check_space(self, coming: Collection[str]) -> None:
+        most, free = self._at_most(coming), shutil.disk_usage(self.root).free
+        if free < most:
+            log.warning("%s may need up to %s (before compression); %s are free", self.root, _si(most), _si(free))
 
-    def full(self, error: OSError) -> StorageFullError:
+    def _at_most(self, keys: Iterable[str]) -> int:
+        """Bytes of chunks before compression."""
+        layers = self.manifest["layers"]
+        each = {name: math.prod(t["chunks"].values()) * np.dtype(t["dtype"]).itemsize for name, t in layers.items()}
+        return sum(each[key.split("/")[0]] for key in keys)
+
+    def full(self) -> StorageFullError:
         """The disk is full: what is there, and how much is still needed."""
-        there = read_lines(self.folder.ledger)
-        sizes = [p.stat().st_size for key in itertools.islice(there, 1000) if (p := self.root / key).exists()]
+        there = read_lines(self.ledger)
         left = [key for key in self.expected if key not in there]
-        needed = int(np.mean(sizes) * len(left)) if sizes else self.left
+        # as the file system counts, which is in blocks of its own
+        taken = [p.stat().st_blocks * 512 for key in itertools.islice(there, 1000) if (p := self.root / key).exists()]
+        needed = round(sum(taken) / len(taken) * len(left)) if taken else self._at_most(left)
         n, m = count_blocks(self.expected, there)
         return StorageFullError(
             errno.ENOSPC,
@@ -386,15 +335,15 @@ class _Run:
 
     def publish(self) -> None:
         """Show the finished whole: changed chunks, coordinates, lengths, and last the group's own metadata."""
-        there = read_lines(self.folder.ledger)
+        there = read_lines(self.ledger)
         lines = [there[key] for key in self.expected]
         kept = set(self.expected)
-        for key in kept & {str(p.relative_to(self.own / "staged")) for p in files_in(self.own / "staged")}:
+        for key in kept & {p.relative_to(self.own / "staged").as_posix() for p in files_in(self.own / "staged")}:
             if self.folder.find(there[key]) == self.folder.staged(key):
                 os.replace(self.folder.staged(key), self.root / key)
         for name in self.manifest["layers"]:
             for path in files_in(self.root / name / "c"):  # dates of a run that was stopped and never taken up again
-                if str(path.relative_to(self.root)) not in kept:
+                if path.relative_to(self.root).as_posix() not in kept:
                     path.unlink()
         aside = self.own / "next"
         # chunks before the metadata of their arrays, the group's last
@@ -415,13 +364,14 @@ class _Run:
 def _blocks_of(
     layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, maps: xr.Dataset, nodes: Mapping[Any, Any]
 ) -> list[Block]:
-    """The maps' blocks; layers with the same dims and chunks go together."""
+    """The maps' blocks; layers with the same dims and chunks go together, a cube's variables each for itself."""
     groups: dict[Any, list[str]] = {}
+    together = made_together(layers)
     for name, layer in layers.items():
-        groups.setdefault((layer.dims, layer.data.chunks), []).append(name)
+        groups.setdefault((layer.dims, layer.data.chunks, None if together else name), []).append(name)
     made, labels = [], date_labels(maps) or []
     wanted: dict[Hashable, tuple[int | None, int]] = {}
-    for (dims, chunks), names in groups.items():
+    for (dims, chunks, _), names in groups.items():
         starts = [np.cumsum([0, *c]) for c in chunks]
         for at in np.ndindex(*(len(c) for c in chunks)):
             span = {d: (int(s[i]), int(s[i + 1])) for d, s, i in zip(dims, starts, at)}

@@ -195,7 +195,7 @@ def test_an_empty_block_leaves_a_file_all_the_same(tmp_path):
     assert (tmp_path / "m.zarr/soil_moisture/c/0/0").exists() and back.soil_moisture.isnull().all()
 
 
-@pytest.mark.parametrize("done", [0, 1, 2, 5, 9, 16, 17, 18])
+@pytest.mark.parametrize("done", [0, 1, 7, 17, 18])
 def test_resumed_write_equals_one_write(tmp_path, cube, done):
     write_zarr(predict(cube, Halving()), tmp_path / "once.zarr", progress=False)
     path = tmp_path / "m.zarr"
@@ -221,12 +221,19 @@ def test_bytes_do_not_depend_on_the_scheduler(tmp_path, cube, scheduler):
     maps = predict(cube, Halving())
     if scheduler == "distributed":
         distributed = pytest.importorskip("distributed")
-        with distributed.Client(n_workers=1, processes=False, dashboard_address=None, protocol="tcp://"):
+        with distributed.Client(n_workers=1, processes=False, dashboard_address=":0", protocol="tcp://"):
             write_zarr(maps, tmp_path / "m.zarr", progress=False)
     else:
         with dask.config.set(scheduler=scheduler, num_workers=1 if scheduler == "processes" else 4):
             write_zarr(maps, tmp_path / "m.zarr", progress=False)
     assert tree(tmp_path / "m.zarr") == tree(tmp_path / "once.zarr")
+
+
+def test_inputs_that_lie_on_a_cluster(tmp_path, cube):
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(n_workers=1, processes=False, dashboard_address=":0"):
+        back = write_zarr(predict(cube.persist(), Halving()), tmp_path / "new/folder/m.zarr", progress=False)
+    xr.testing.assert_identical(back.compute(), predict(cube, Halving()).compute())
 
 
 def test_each_block_is_computed_once(tmp_path, cube):
@@ -250,16 +257,16 @@ def test_nothing_to_do_computes_and_touches_nothing(tmp_path, cube):
 
 @pytest.mark.parametrize("subset", [False, True], ids=["whole cube", "the new date alone"])
 def test_nightly_appends_equal_one_write(tmp_path, subset):
-    whole = stored(synthetic_cube(5), tmp_path / "whole.zarr")
+    whole = stored(synthetic_cube(4), tmp_path / "whole.zarr")
     write_zarr(predict(whole, Halving()), tmp_path / "once.zarr", progress=False)
     path, model = tmp_path / "m.zarr", Halving()
     with sync():
-        for n in range(5):
+        for n in range(4):
             night = stored(synthetic_cube(n + 1), tmp_path / f"night{n}.zarr")
             before = stats(path) if n else {}
             write_zarr(predict(night.isel(time=[n]) if subset else night, model), path, progress=False)
             assert before.items() <= stats(path).items()  # no old chunk is touched
-    assert model.blocks == 5 * 6
+    assert model.blocks == 4 * 6
     assert tree(path) == tree(tmp_path / "once.zarr")
 
 
@@ -603,7 +610,7 @@ def test_a_crash_between_any_two_renames_is_mended(tmp_path, before, monkeypatch
 
         return call
 
-    for stop in range(START[before], 100, 4):  # noqa: B007 - all of them in turn would take a minute
+    for stop in range(START[before], 100, 6):  # noqa: B007 - all of them in turn would take a minute
         if before == "two dates":
             write_zarr(maps.isel(time=[0, 1]), path, progress=False)
         elif before == "other maps":
