@@ -414,6 +414,8 @@ def _axis(obj: Any, name: str) -> NDArray[np.float64]:
             "Rename them: obj = obj.rename(latitude='y', longitude='x') or the like"
         )
     values = np.asarray(obj[name].values, "f8")
+    if not values.size:
+        raise ValueError(f"the {name!r} axis is empty: nothing is left of the object, look at how it was cut")
     if not np.isfinite(values).all():
         raise ValueError(f"the {name!r} axis has missing coordinates")
     return values

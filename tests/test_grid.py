@@ -161,6 +161,7 @@ def test_honest_jitter_is_snapped():
         (lambda da: da.assign_coords(x=np.where(np.arange(75) == 4, np.nan, da.x)), r"missing coordinates"),
         (lambda da: da.isel(x=[0, 1, 3, 4]), r"not regular"),
         (lambda da: da.isel(x=[0], y=[0]), r"single cell"),
+        (lambda da: da.isel(x=slice(0)), r"the 'x' axis is empty"),
     ],
 )
 def test_what_is_off_the_grid_says_how(spoil, message):

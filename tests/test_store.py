@@ -229,10 +229,12 @@ def test_bytes_do_not_depend_on_the_scheduler(tmp_path, cube, scheduler):
     assert tree(tmp_path / "m.zarr") == tree(tmp_path / "once.zarr")
 
 
-def test_inputs_that_lie_on_a_cluster(tmp_path, cube):
+@pytest.mark.parametrize("persisted", ["cube", "maps"])
+def test_what_lies_on_a_cluster_is_written(tmp_path, cube, persisted):
     distributed = pytest.importorskip("distributed")
     with distributed.Client(n_workers=1, processes=False, dashboard_address=":0"):
-        back = write_zarr(predict(cube.persist(), Halving()), tmp_path / "new/folder/m.zarr", progress=False)
+        maps = predict(cube.persist(), Halving()) if persisted == "cube" else predict(cube, Halving()).persist()
+        back = write_zarr(maps, tmp_path / "new/folder/m.zarr", progress=False)
     xr.testing.assert_identical(back.compute(), predict(cube, Halving()).compute())
 
 
