@@ -57,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0, help="which synthetic scene (%(default)s)")
     demo.set_defaults(run=_demo)
 
+    cube = commands.add_parser("cube", help="build a cube of predictors from product files and write it")
+    cube.add_argument("config", metavar="CONFIG.toml", help="grid, days and sources; see docs/getting-data.md")
+    cube.add_argument("out", metavar="OUT.zarr", help="store to write; a stopped write goes on where it stopped")
+    cube.add_argument("--fresh", action="store_true", help="start anew instead of going on with an unfinished store")
+    cube.add_argument("--dry-run", action="store_true", help="open and check everything, write nothing")
+    cube.set_defaults(run=_cube)
+
     train = commands.add_parser("train", help="train a regressor on a table of samples")
     train.add_argument("table", metavar="TABLE.csv", help="columns: predictors, soil_moisture (m3 m-3), time, ...")
     train.add_argument("model", metavar="MODEL", help="folder to save the model in")
@@ -99,6 +106,21 @@ def _demo(args: argparse.Namespace) -> None:
     logging.getLogger("smgrid").setLevel(logging.WARNING)  # the demo says itself what it does
 
     run(args.out, seed=args.seed, say=print)
+
+
+def _cube(args: argparse.Namespace) -> None:
+    from smgrid.recipe import build
+    from smgrid.store import write_zarr
+
+    cube = build(args.config)
+    for name, array in cube.data_vars.items():
+        print(f"{name} ({array.attrs.get('units', '?')}), {' x '.join(map(str, array.dims))}: {array.attrs['rule']}")
+    print(f"{args.out}: {_size(cube)}")
+    if args.dry_run:
+        print("dry run: nothing written")
+        return
+    write_zarr(cube, args.out, resume=not args.fresh)
+    print(f"written: {args.out}")
 
 
 def _train(args: argparse.Namespace) -> None:

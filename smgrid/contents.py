@@ -21,6 +21,8 @@ import numpy as np
 from dask._task_spec import GraphNode, TaskRef
 from dask.tokenize import tokenize
 
+from smgrid.files import Words
+
 _TRANSPARENT = ("ImplicitToExplicitIndexingAdapter", "CopyOnWriteArray", "MemoryCachedArray", "NumpyIndexingAdapter")
 _ELEMENTWISE = ("_ElementwiseFunctionArray", "NativeEndiannessArray", "BoolTypeArray")
 
@@ -243,6 +245,8 @@ class Contents:
 
     def literal(self, value: Any) -> str:
         """Identity of a function, an object or a plain value."""
+        if isinstance(value, Words):
+            return "words"
         if isinstance(value, str | bytes | int | float | complex | slice | type(None)) and not self._is_file(value):
             return f"{type(value).__name__}:{value!r}"
         if id(value) not in self._literals:
@@ -273,8 +277,8 @@ class Contents:
         if isinstance(value, types.MethodType):
             return digest_of("method", value.__name__, self.literal(value.__self__))
         if type(value).__module__.startswith("scipy.sparse") and hasattr(value, "indptr"):
-            parts = [_hash_array(part) for part in (value.data, value.indices, value.indptr)]
-            return digest_of("sparse", value.format, str(value.shape), *parts)
+            held = [_hash_array(part) for part in (value.data, value.indices, value.indptr)]
+            return digest_of("sparse", value.format, str(value.shape), *held)
         view = view_of(value)
         if view is not None:
             return view.digest(self)

@@ -28,7 +28,6 @@ from smgrid import sources as rooms
 from smgrid.features import COMPUTED, PAPER, Predictor, match_units, suggest
 from smgrid.grid import Grid
 from smgrid.regrid import to_grid
-from smgrid.shapes import as_field
 from smgrid.units import SAME, Conversion
 
 log = logging.getLogger("smgrid")
@@ -113,17 +112,19 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "vh": _PASS,
         "incidence_angle": _PASS,
         **dict.fromkeys(("sand", "clay", "bulk_density", "elevation", "slope", "aspect_sin", "aspect_cos"), _STATIC),
-        # merged Terra and Aqua see a pixel every 8 days or so, Terra alone up to 31 days apart
-        "ndvi": Rule("interpolate", options={"how": "spline", "max_gap": 32}),
+        # The paper says spline. PCHIP is the one that never passes beyond the observations: a plain cubic spline does
+        # so after rain, and wildly where Terra and Aqua saw a pixel a day apart. Terra alone may leave 31 days between.
+        "ndvi": Rule("interpolate", options={"how": "pchip", "max_gap": 32}),
         "air_temperature": _WEEK,
         "precipitation": _WEEK,
         **dict.fromkeys(("b2", "b3", "b4", "b8", "b11", "b12"), _COMPOSITE),
         # overpasses are 1 to 3 days apart: one may be missing
-        "smap": Rule("interpolate", "blocks", {"how": "spline", "max_gap": 6}),
+        "smap": Rule("interpolate", "blocks", {"how": "pchip", "max_gap": 6}),
     }
 )
 """How the paper carries each stored predictor; 7 days, D-7 to D-1, and one year, the day itself left out."""
 
+_NEVER_NEGATIVE = ("smap", "precipitation")
 COMPANIONS = {"composite_day": "ndvi"}  # what product rooms give beside a predictor: the days its pixels were seen
 _ROOMS = {
     "smap": ("smap",),
@@ -360,10 +361,11 @@ def _on_days(
     options = {key: value for key, value in rule.options.items() if key in names}
     if rule.timing == "trailing_mean":
         per_day = np.unique(source["time"].values.astype("M8[D]"), return_counts=True)[1]
-        source = as_field(temporal.daily_mean(source)) if per_day.max() > 1 else source
+        series: Any = temporal.daily_mean(source) if per_day.max() > 1 else source
+        return verb(series, days, **options)
     if observed is not None:
         options["observed"] = observed
-    return as_field(verb(source, days, **options))
+    return verb(source, days, **options)
 
 
 # ---- the cells
@@ -380,8 +382,10 @@ def _carry(
     """One predictor on the days and the grid, lazily, in canonical units."""
     way = _conversion(name, source)
     dated: Any = _on_days(source if source.chunks else source.chunk(), rule, days, observed)
-
+    out: Any
     if rule.spreading in ("blocks", "smooth"):
+        if name in _NEVER_NEGATIVE and not {"valid_min", "valid_range"} & set(dated.attrs):
+            dated = dated.assign_attrs(valid_min=0.0)  # which the smooth surface then keeps
         out = getattr(coarse, rule.spreading)(dated, grid)
     else:
         options = {key: value for key, value in rule.options.items() if key == "min_coverage"}

@@ -173,6 +173,12 @@ def write_netcdf(maps: xr.Dataset, path: str | Path) -> Path:
 # ---- lazy arrays whose errors name their file
 
 
+class Words(str):
+    """Text for people that travels with a computation: no part of what it computes, so identities pass over it."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True)
 class _Pending:
     """What Dask reads from: `read(slices)` gives that part of the array, errors name `what`."""
@@ -366,7 +372,7 @@ def open_raster(path: str | Path, *, bands: Sequence[str] | None = None, crs: An
 
     remote = str(path).startswith("/vsi") or "://" in str(path)
     where = str(path) if remote else str(existing(path, "raster"))
-    with _rasterio(where) as src:
+    with raster_dataset(where) as src:
         system = _system(src, where, crs)
         turn = src.transform
         if turn.b or turn.d or not turn.a or not turn.e:
@@ -426,7 +432,8 @@ class _RasterWindow:
         return values[:, y.start - low_y :: y.step, x.start - low_x :: x.step] if y.step * x.step != 1 else values
 
 
-def _rasterio(path: str) -> rasterio.DatasetReader:
+def raster_dataset(path: str) -> rasterio.DatasetReader:
+    """Open a raster as rasterio sees it; the error names the file."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 

@@ -1,19 +1,24 @@
 """Reads from a TOML file how a cube is made, and makes it.
 
-days = "vv"                              # or a list of dates, or a table with from, to, step
+Such a file says where (`grid`), when (`days`), and of what: a table for each source. Its keys are `product` (the room
+of `smgrid.sources` that opens it; by default the name of the table), `paths` (relative to the file, with patterns),
+`predictors` (by default all that are there), the options of that room's `open`, and the choices of the rule (`timing`,
+`spreading`, `max_gap`, ...; see `smgrid.cube`), for all predictors of the source or in a table for one of them::
 
-[grid]
-bbox = [145.75, -35.45, 146.51, -34.65]  # west, south, east, north; or row, col, ny, nx
-km = 1
+    days = "vv"                              # or a list of dates, or { from = ..., to = ..., step = 6 }
 
-[sources.smap]                           # the product; or any name, and product = "smap"
-paths = ["smap/*.h5"]                    # relative to this file
-orbit = "both"                           # options of sources.smap.open ...
-spreading = "smooth"                     # ... and of the rule
+    [grid]
+    bbox = [145.75, -35.45, 146.51, -34.65]  # west, south, east, north; or row, col, ny, nx
+    km = 1
 
-[sources.era5]
-paths = "era5/*.nc"
-precipitation = { window = 3 }           # a rule for one predictor alone
+    [sources.smap]
+    paths = ["smap/*.h5"]
+    orbit = "both"
+    spreading = "smooth"
+
+    [sources.era5]
+    paths = "era5/*.nc"
+    precipitation = { window = 3 }
 """
 
 from __future__ import annotations

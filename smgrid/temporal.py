@@ -280,9 +280,11 @@ def daily_mean(
         raise ValueError(f"min_count is at least 1, not {min_count!r}")
     at = _midnight(_times(series) + np.timedelta64(round(utc_offset * 3600), "s"))
     found = np.unique(at)
+    instants = np.unique(_times(series))
+    usual = max(1, round(DAY / np.median(np.diff(instants)))) if instants.size > 1 else 1
 
     def one(array: xr.DataArray) -> tuple[Any, dict[str, str]]:
-        least = min_count or max(1, round(DAY / np.median(np.diff(np.unique(_times(array))))) if len(at) > 1 else 1)
+        least = min_count or usual
         windows = [np.flatnonzero(at == day) for day in found]
         attrs = {"temporal": "daily mean", "utc_offset": f"{utc_offset:+g} h"}
         return _reduce(array.data, windows, partial(_mean, least=least)), attrs

@@ -164,7 +164,7 @@ def test_what_is_wrong_with_hdf4_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"cmg.hdf: its StructMetadata gives no sinusoidal grid"):
         modis.open(hdf4(tmp_path / "cmg.hdf", NDVI, RANK, DAY, struct="Projection=GCTP_GEO"))
     (tmp_path / "empty.hdf").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"empty.hdf is no HDF4 file"):
+    with pytest.raises(ValueError, match=r"empty.hdf is no HDF4 file but an empty file"):
         modis.open(tmp_path / "empty.hdf")
     with pytest.raises(ValueError, match=r"good.hdf"):
         modis.open(truncate(good)).compute()

@@ -77,6 +77,9 @@ def test_the_offset_is_told_never_guessed_from_the_date(tmp_path, name, add, tag
     for k, band in enumerate(sentinel2.NAMES):
         np.testing.assert_array_equal(found[band][0], expected[k].astype("f4"))
     assert ("stored - 1000" in found.b2.attrs["rule"]) == (add == 1000)
+    baseline = name.split("_N")[1][:4] if "_N" in name else ""
+    told = tags.get("PROCESSING_BASELINE") or (f"{baseline[:2]}.{baseline[2:]}" if baseline else "unknown")
+    assert found.b2.attrs["version"] == told
 
 
 @pytest.mark.parametrize("year", [2016, 2023])
@@ -108,10 +111,13 @@ def test_reflectance_scaled_or_not_is_one_thing(tmp_path, kind, factor):
 def test_a_declared_scale_and_offset_are_applied(tmp_path):
     import rasterio
 
-    path = scene(tmp_path / "clip_20230612.tif", add=1000)
+    path, stored = tmp_path / "clip_20230612.tif", numbers() + np.uint16(1000)
+    stored[:, 3, 4] = 0  # nodata, which the file does not declare
+    write(path, stored, names=["B2", "B3", "B4", "B8", "B11", "B12"])
     with rasterio.open(path, "r+") as out:
         out.scales, out.offsets = (1e-4,) * 6, (-0.1,) * 6
-    np.testing.assert_allclose(sentinel2.open(path).to_array()[:, 0], numbers() / 10000, atol=1e-7)
+    expected = np.where(stored == 0, np.nan, numbers() / 10000)
+    np.testing.assert_allclose(sentinel2.open(path).to_array()[:, 0], expected, atol=1e-7)
 
 
 @pytest.mark.parametrize(

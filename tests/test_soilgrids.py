@@ -124,5 +124,5 @@ def test_other_places_and_damage_are_said(tmp_path):
         soilgrids.open([one, other])
     with pytest.raises(ValueError, match=r"sand_0-5cm_mean.tif cannot be"):
         soilgrids.open(truncate(one, 0.3))
-    with pytest.raises(ValueError, match=r"no SoilGrids map given"):
+    with pytest.raises(ValueError, match=r"no path of a SoilGrids map was given"):
         soilgrids.open([])

@@ -327,6 +327,7 @@ def test_one_cell_and_one_step_will_do():
     assert trailing_median(make([0.5], [3]), days(4)).values.tolist() == [0.5]
     assert trailing_mean(make([0.5], [3]), days(4), window=1).values.tolist() == [0.5]
     assert daily_mean(make([0.5], [3.25])).values.tolist() == [0.5]
+    assert daily_mean(make([0.25, 0.75], [3.25, 3.25])).values.tolist() == [0.5]
 
 
 # ---- errors

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from smgrid.features import PAPER
-from smgrid.files import existing, open_raster
+from smgrid.files import existing, open_raster, raster_dataset, several
 from smgrid.grid import TOLERANCE, find_crs
 
 da: Any = dask.array  # which has no types
@@ -25,13 +25,15 @@ LOOKS, SIDE = 4, 64  # windows along an axis, and pixels along a window's side, 
 
 
 def listed(paths: Paths, what: str) -> list[str]:
-    """The paths as a list; every one of them is there."""
-    found = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if not found:
-        raise ValueError(f"no {what} given: the list of paths is empty")
-    return [
-        str(p) if "://" in str(p) or str(p).startswith("/vsi") else str(existing(os.fspath(p), what)) for p in found
-    ]
+    """The paths as a list, patterns resolved; every one of them is there, addresses that GDAL reads are left alone."""
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if any(_remote(path) for path in given):
+        return [str(path) if _remote(path) else str(existing(Path(path), what)) for path in given]
+    return [str(path) for path in several(paths, what)]
+
+
+def _remote(path: str | os.PathLike[str]) -> bool:
+    return "://" in str(path) or str(path).startswith("/vsi")
 
 
 def per_file(value: Any, paths: Sequence[str], name: str) -> list[Any]:
@@ -91,7 +93,7 @@ def open_bands(path: str, bands: Sequence[str] | None = None) -> xr.DataArray:
 
     Names given may be fewer than the bands: they name the first ones, the rest goes by its number.
     """
-    with _dataset(path) as src:
+    with raster_dataset(path) as src:
         count = src.count
     if bands is not None and not isinstance(bands, str) and len(bands) < count:
         bands = [*bands, *(f"band_{k}" for k in range(len(bands) + 1, count + 1))]
@@ -108,7 +110,7 @@ def peek(path: str) -> NDArray[np.float64]:
     from rasterio.errors import RasterioError
     from rasterio.windows import Window
 
-    with _dataset(path) as src:
+    with raster_dataset(path) as src:
         height, width = min(SIDE, src.height), min(SIDE, src.width)
         corners = [
             np.unique(np.linspace(0, whole - part, LOOKS).astype(int))
@@ -128,15 +130,9 @@ def peek(path: str) -> NDArray[np.float64]:
 
 def tags(path: str) -> dict[str, str]:
     """What the file and its bands say about themselves, names in upper case."""
-    with _dataset(path) as src:
+    with raster_dataset(path) as src:
         found = {**src.tags(), **{k: v for band in src.indexes for k, v in src.tags(band).items()}}
     return {str(key).upper(): str(value) for key, value in found.items()}
-
-
-def _dataset(path: str) -> Any:
-    from smgrid.files import _rasterio
-
-    return _rasterio(path)
 
 
 # ---- pieces

@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.files import CHUNK, kind, lazily, open_dataset, several
+from smgrid.files import CHUNK, Words, kind, lazily, open_dataset, several
 from smgrid.sources._axes import north_up
 from smgrid.units import conversion
 
@@ -112,7 +112,7 @@ def open(paths: Any, *, product: str | None = None, accumulated: bool | None = N
     label, sure = _product(product, series, pieces)
     days = {}
     for name, array in series.items():
-        what = _names(pieces[name]) + f": {name!r}"
+        what = Words(_names(pieces[name]) + f": {name!r}")
         if name == "tp":
             runs_up = _decide(array, accumulated, label, sure, what)
             label = label if sure else next(p for p, runs in PRODUCTS.items() if runs == runs_up)

@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.files import fingerprint, open_raster, pending, reference
+from smgrid.files import axis_attributes, fingerprint, kind, open_raster, pending, reference
 from smgrid.sources._scenes import Paths, describe, elementwise, listed, peek, stack, step, tags, when
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ _LAYERS = {  # what a layer is called in HDF4 and clips of it (AppEEARS), and on
     "reliability": r"pixel[ _]reliability|SummaryQA",
     "day": r"composite[ _]day[ _]of[ _]the[ _]year|DayOfYear",
 }
-_HDF4 = b"\x0e\x03\x13\x01"
 _LOCK = threading.Lock()  # the HDF4 library is not made for threads
 
 
@@ -165,14 +164,10 @@ def _role(name: str) -> str | None:
 def _is_hdf4(path: str) -> bool:
     if path.startswith("/vsi") or "://" in path:
         return False
-    with Path(path).open("rb") as stream:
-        head = stream.read(4)
-    if head != _HDF4 and path.lower().endswith(".hdf"):
-        raise ValueError(
-            f"{path} is no HDF4 file: it starts with {head!r}, not {_HDF4!r}; an empty file or a login page was saved "
-            "in its place. Fetch it again"
-        )
-    return head == _HDF4
+    found = kind(Path(path))
+    if found != "an HDF4 file" and path.lower().endswith(".hdf"):
+        raise ValueError(f"{path} is no HDF4 file but {found}: fetch it again")
+    return found == "an HDF4 file"
 
 
 def _hdf4(path: str) -> Any:
@@ -220,15 +215,16 @@ def _open_hdf4(path: str) -> _Layers:
     if day is None:
         raise ValueError(f"{path} says neither inside nor in its name (A2015113) when its period starts")
     y, x, crs = _tile(path, str(attrs.get("StructMetadata.0", "")))
-    coords = {"y": ("y", y), "x": ("x", x), "spatial_ref": ((), np.int64(0), reference(crs))}
+    axes = {name: (name, values, axis_attributes(name, crs)) for name, values in (("y", y), ("x", x))}
+    coords = {**axes, "spatial_ref": ((), np.int64(0), reference(crs))}
     shape, rows = (len(y), len(x)), min(ROWS, len(y))
     data = {}
     for role, layer in found.items():
         if tuple(sets[layer][1]) != shape:
             raise ValueError(f"{path}: {layer!r} is {sets[layer][1]}, but the tile is {shape}: the file is damaged")
         read = partial(_read_hdf4, path, layer)
-        kind = "i1" if role == "reliability" else "i2"
-        array = pending(read, shape, kind, (rows, shape[1]), f"{path}: {layer!r}", token=fingerprint(path))
+        stored = "i1" if role == "reliability" else "i2"
+        array = pending(read, shape, stored, (rows, shape[1]), f"{path}: {layer!r}", token=fingerprint(path))
         data[{"ndvi": "raw"}.get(role, role)] = (("y", "x"), array.astype("f4"), {"source_files": name})
     version = f"{int(_inventory(inventory, 'VERSIONID') or 0):03d}" if inventory else ""
     return _Layers(path, product, version, day, xr.Dataset(data, coords))
@@ -321,16 +317,16 @@ def _open_clip(path: str) -> _Layers:
 
 def _to_stored(path: str, array: xr.DataArray, band: int) -> float:
     """Factor from the values in the file to NDVI x 10000."""
-    kind, declared = str(array.attrs["stored_as"]), float(array["scale"].values[band])
+    form, declared = str(array.attrs["stored_as"]), float(array["scale"].values[band])
     values = peek(path)[band] / declared
     values = values[np.isfinite(values)]
     top = float(np.abs(values).max()) if values.size else 0.0
     stored = abs(declared * SCALE - 1) < 1e-6 or (declared == 1 and top > 200)
-    if stored and kind in ("int16", "int32", "float32", "float64"):
+    if stored and form in ("int16", "int32", "float32", "float64"):
         return 1.0
-    if declared == 1 and kind.startswith("float") and top <= 1.5:
+    if declared == 1 and form.startswith("float") and top <= 1.5:
         return SCALE
     raise ValueError(
-        f"{path}: NDVI is {kind} with values up to {top:g} and scale {declared:g}, neither NDVI (-0.2..1) nor NDVI x "
+        f"{path}: NDVI is {form} with values up to {top:g} and scale {declared:g}, neither NDVI (-0.2..1) nor NDVI x "
         "10000 (int16): its scale is not known. Take the product's own int16, or bring it to -0.2..1 in float32 first"
     )

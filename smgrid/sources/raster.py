@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from smgrid.features import PAPER, Predictor
-from smgrid.files import existing, kind, open_dataset, open_raster
+from smgrid.files import Words, existing, kind, open_dataset, open_raster
 from smgrid.sources._axes import north_up, snap
 from smgrid.units import SAME, Conversion, canonical, conversion, convertible_to
 
@@ -181,7 +181,7 @@ def _in_units(array: xr.DataArray, said: str | None, path: str | Path) -> xr.Dat
                 f"{path}: {name!r} {found}; known are {convertible_to(wanted)}: open it with units={{{name!r}: ...}}"
             )
     data = array.data.map_blocks(
-        _convert, way, predictor, f"{path}: {name!r}", have, dtype="f4", meta=array.data._meta.astype("f4")
+        _convert, way, predictor, Words(f"{path}: {name!r}"), have, dtype="f4", meta=array.data._meta.astype("f4")
     )
     field = array.copy(data=data)
     field.attrs = {key: array.attrs[key] for key in ("long_name", "standard_name", "averaging") if key in array.attrs}

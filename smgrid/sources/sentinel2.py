@@ -13,7 +13,7 @@ Specification Document (PSD-14.9), quantification value and BOA_ADD_OFFSET.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,9 @@ def open(
         factor, shift, rule = _encoding(file, [other for other in files if other.day == file.day], offset)
         scenes.append((file.path, file.moment, _refined(_decoded(file, factor, shift), finest)))
         rules |= {rule} if rule else set()
-    return _told(_clear(gather(scenes)), rules, "scl" in {role for file in files for role in file.where})
+    versions = {_baseline(path, tags(path)) or "unknown" for path in names}
+    masked = any("scl" in file.where for file in files)
+    return _told(_clear(gather(scenes)), rules, masked, ",".join(sorted(versions)))
 
 
 @dataclass(frozen=True)
@@ -202,12 +204,18 @@ def _written(file: _File) -> tuple[int | None, str]:
     for key, value in said.items():
         if "BOA_ADD_OFFSET" in key:
             return (-1000 if float(value.split(",")[0]) else 0), f"{key}={value}"
-    baseline = next((v for k, v in said.items() if k.endswith("PROCESSING_BASELINE")), None)
-    named = re.search(r"_N(\d\d)(\d\d)_", file.path)
-    number = float(baseline) if baseline else float(f"{named[1]}.{named[2]}") if named else None
-    if number is None:
+    baseline = _baseline(file.path, said)
+    if not baseline:
         return None, ""
-    return (-1000 if number >= 4 else 0), f"the processing baseline {number:05.2f}"
+    return (-1000 if float(baseline) >= 4 else 0), f"the processing baseline {baseline}"
+
+
+def _baseline(path: str, said: Mapping[str, str]) -> str:
+    """Processing baseline such as 04.00, from the tags or the product's name; empty where neither tells."""
+    written = next((value for key, value in said.items() if key.endswith("PROCESSING_BASELINE")), "")
+    named = re.search(r"_N(\d\d)(\d\d)_", path)
+    text = written or (f"{named[1]}.{named[2]}" if named else "")
+    return f"{float(text):05.2f}" if re.fullmatch(r"\d+\.?\d*", text) else ""
 
 
 def _decoded(file: _File, factor: float, shift: float) -> xr.Dataset:
@@ -215,15 +223,15 @@ def _decoded(file: _File, factor: float, shift: float) -> xr.Dataset:
     for role, k in file.where.items():
         one = file.array.isel(band=k, drop=True).drop_vars(["scale", "offset", "units"], errors="ignore")
         if role != "scl":
-            one = elementwise(_reflectance, one, factor=factor, shift=shift)
+            empty = np.float32(file.array["offset"].values[k])  # what a stored 0 became where a scale was declared
+            one = elementwise(_reflectance, one, empty=empty, factor=factor, shift=shift)
         one.attrs = {"source_files": Path(file.path).name, "native_resolution": resolution(one)}
         out[role] = one
     return xr.Dataset(out)
 
 
-def _reflectance(stored: NDArray[Any], *, factor: float, shift: float) -> NDArray[np.float32]:
-    whole = stored.astype("f8")
-    return np.where(whole != 0, whole * factor + shift, np.nan).astype("f4")
+def _reflectance(stored: NDArray[Any], *, empty: np.float32, factor: float, shift: float) -> NDArray[np.float32]:
+    return np.where(stored != empty, stored.astype("f8") * factor + shift, np.nan).astype("f4")
 
 
 def _refined(scene: xr.Dataset, finest: float) -> xr.Dataset:
@@ -253,8 +261,8 @@ def _clear(scenes: xr.Dataset) -> xr.Dataset:
     return bands.where(scenes["scl"].isin(KEPT)) if "scl" in scenes else bands
 
 
-def _told(scenes: xr.Dataset, rules: set[str], masked: bool) -> xr.Dataset:
+def _told(scenes: xr.Dataset, rules: set[str], masked: bool, version: str) -> xr.Dataset:
     clouds = f"kept are the classes {KEPT} of SCL" if masked else "no SCL was given, so clouds are not masked"
     rule = "; ".join([*sorted(rules), "0 is missing", clouds])
-    said = {"product": "Sentinel-2 L2A", "version": "unknown", "rule": rule}
+    said = {"product": "Sentinel-2 L2A", "version": version, "rule": rule}
     return describe(scenes, {n: {"long_name": f"surface reflectance, band {n[1:]}", **said} for n in map(str, scenes)})
