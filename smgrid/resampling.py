@@ -323,10 +323,10 @@ def bootstrap(
         picks = [np.concatenate([rows[k] for k in np.repeat(np.arange(names.size), times)]) for times in counts]
         point = [_number(measure, p, o) for p in ps]
         drawn = [np.array([_number(measure, p[pick], o[pick]) for pick in picks]) for p in ps]
-    less = (lambda both: both[0]) if versus is None else (lambda both: both[0] - both[1])
-    lower, upper = bounds(less(drawn))
+    estimate, values = (point[0], drawn[0]) if versus is None else (point[0] - point[1], drawn[0] - drawn[1])
+    lower, upper = bounds(values)
     attrs = {"measure": name, "interval": f"{LEVEL:.0%} percentile", "groups": int(names.size), "draws": draws}
-    return xr.Dataset({"estimate": less(point), "lower": lower, "upper": upper}, attrs=attrs)
+    return xr.Dataset({"estimate": estimate, "lower": lower, "upper": upper}, attrs=attrs)
 
 
 def _number(measure: Any, p: NDArray[Any], o: NDArray[Any]) -> float:
