@@ -35,8 +35,8 @@ class Splits(ABC):
 
     Attributes
     ----------
-    station : array (n,) of str
-        The station each row belongs to.
+    station : array (n,) of int
+        Number of the station each row belongs to, in the order of their names.
     sizes : tuple of float
         See the maker for what they count.
     seed, repeats : int
@@ -45,7 +45,7 @@ class Splits(ABC):
     scenario: ClassVar[str]
     unit: ClassVar[str]  # what sizes count
 
-    station: NDArray[np.str_]
+    station: NDArray[np.int64]
     sizes: tuple[float, ...]
     seed: int
     repeats: int
@@ -109,6 +109,10 @@ def _within(sizes: Sequence[float], splits: Splits, *, strict: bool) -> tuple[fl
     return good
 
 
+def _numbers(samples: Any) -> NDArray[np.int64]:
+    return np.unique(station_of(samples), return_inverse=True)[1].astype(np.int64)
+
+
 def _made(splits: Splits, sizes: Sequence[float] | None, default: Sequence[float]) -> Any:
     wanted = tuple(float(size) for size in (default if sizes is None else sizes))
     return replace(splits, sizes=_within(wanted, splits, strict=sizes is not None))
@@ -153,7 +157,7 @@ def dependent(samples: Any, *, sizes: Sequence[float] | None = None, seed: int =
     >>> [(size, train.size, test.size) for size, train, test in dependent(table, sizes=[0.5, 5])]
     [(0.5, 5, 995), (5.0, 50, 950)]
     """
-    return _made(_Dependent(station_of(samples), (), seed, repeats), sizes, [k / 2 for k in range(1, 11)])
+    return _made(_Dependent(_numbers(samples), (), seed, repeats), sizes, [k / 2 for k in range(1, 11)])
 
 
 # ---- temporal
@@ -170,9 +174,8 @@ class _Temporal(Splits):
 
     def eligible(self) -> NDArray[np.bool_]:
         """Rows of cells with more than `least` samples in the year, and some in others."""
-        _, code = np.unique(self.station, return_inverse=True)
-        inside = np.bincount(code, self.years == self.year)
-        return ((inside > self.least) & (np.bincount(code) > inside))[code]
+        inside = np.bincount(self.station, self.years == self.year)
+        return ((inside > self.least) & (np.bincount(self.station) > inside))[self.station]
 
     def largest(self) -> float:
         if not self.eligible().any():
@@ -231,7 +234,7 @@ def temporal(
         As of `dependent`.
     """
     years = _years(samples)
-    made = _Temporal(station_of(samples), (), seed, repeats, years, int(years.max()) if year is None else year, least)
+    made = _Temporal(_numbers(samples), (), seed, repeats, years, int(years.max()) if year is None else year, least)
     return _made(made, sizes, range(1, least + 1, 2))
 
 
@@ -274,7 +277,7 @@ def spatial(samples: Any, *, sizes: Sequence[float] | None = None, seed: int = 0
     Splits
         As of `dependent`.
     """
-    return _made(_Spatial(station_of(samples), (), seed, repeats), sizes, range(1, 58, 8))
+    return _made(_Spatial(_numbers(samples), (), seed, repeats), sizes, range(1, 58, 8))
 
 
 # ---- regional
@@ -326,7 +329,7 @@ def regional(
     Splits
         As of `dependent`.
     """
-    station = station_of(samples)
+    station = _numbers(samples)
     held = np.asarray(campaigns)
     if held.dtype != bool:
         columns = samples.columns if hasattr(samples, "columns") else samples.variables
