@@ -46,6 +46,8 @@ _ROOMS = (
     "seams",
     "plot",
     "predict",
+    "resampling",
+    "scenarios",
     "synthetic",
 )
 

@@ -101,7 +101,7 @@ def predict_draws(
     for i, params in enumerate(draws):
         distinct[json.dumps(params, sort_keys=True, default=repr)].append(i)
     groups = [tuple(members) for members in distinct.values()]
-    models = [_configured(estimator, draws[members[0]]) for members in groups]
+    models = [configured(estimator, draws[members[0]]) for members in groups]
     way: Callable[..., _Answer] = _one_by_one
     if share and models:
         way = next((shared for fits, shared in _WAYS if all(fits(model) for model in models)), _one_by_one)
@@ -110,7 +110,8 @@ def predict_draws(
             yield Predicted(groups[i], np.asarray(values, "f8"), capped)
 
 
-def _configured(estimator: Any, params: Params) -> Any:
+def configured(estimator: Any, params: Params) -> Any:
+    """A copy of the estimator with a draw's parameters, and a cap on the steps of a polynomial kernel."""
     from copy import deepcopy
 
     if not hasattr(estimator, "get_params"):
