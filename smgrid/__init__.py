@@ -48,6 +48,8 @@ _ROOMS = (
     "seams",
     "plot",
     "predict",
+    "resampling",
+    "scenarios",
     "synthetic",
 )
 
