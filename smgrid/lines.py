@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from smgrid.mesh import BLOCK, Mesh, Window, near
 
-SPACING = 1 / 800  # of a cell, between lines that share a row
+SPACING, MOST = 1 / 800, 16  # of a cell, between lines that share a row; and how many do at most
 STRIP = 128  # rows that are worked on together
 GROUP = 8  # pixels that running sums step over; a cut sums the few of its own group
 _STEP = 2.0**-24  # of a pixel: places are rounded, so that line numbers can be added to them without further rounding
@@ -148,7 +148,9 @@ class Lines:
         """One line to a row, but several in those blocks of it that a border runs along."""
         count = np.ones((rows, self.blocks), "intp")
         for row, left, passes_along in met:
-            count[row[passes_along], left[passes_along] * self.mesh.every // BLOCK] = np.ceil(self.mesh.side / SPACING)
+            count[row[passes_along], left[passes_along] * self.mesh.every // BLOCK] = min(
+                MOST, np.ceil(self.mesh.side / SPACING)
+            )
         last = np.cumsum(count).reshape(count.shape)
         at = np.repeat(np.arange(count.size), count.ravel())
         row, block = at // self.blocks, at % self.blocks

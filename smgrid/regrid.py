@@ -5,11 +5,11 @@ mean of pixels A, known where K is 1, is exact with two sparse matrices of 1-D o
 
     (Wy (A K) Wx') / (Wy K Wx').
 
-Of rasters askew to the grid (see `mesh`), coarse pixels are cut at the cells' borders (`clip`) and small ones, of which a
-cell holds 400 and more, are weighed by line integrals (`lines`).
+Of rasters askew to the grid (see `mesh`), coarse pixels are cut at the cells' borders (`clip`) and small ones, of which
+a cell holds 400 and more, are weighed by line integrals (`lines`).
 
-The work goes tile by tile of the grid, each reading only its window of the source. A cell's sum runs over its own pixels
-in their own order, so neither tiles nor chunks can change a bit.
+The work goes tile by tile of the grid, each reading only its window of the source, and inside a tile by strips that
+stay in cache. A cell's sum runs over its own pixels in their own order, so neither tiles nor chunks can change a bit.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def _tiling(sides: tuple[Side, Side], how: str) -> _Tiling:
 
 def _mesh_tiling(mesh: Mesh, how: str) -> _Tiling:
     """The same where each tile's window is a matter of its own; whole chunks without pixels are found at once."""
-    most = WINDOW if mesh.is_fine else WINDOW // 8  # a clipped pixel costs some 30 bytes more
+    most = int(WINDOW * min(1, 0.01 / mesh.side)) if mesh.is_fine else WINDOW // 8  # room for what weighs the pixels
     side = int(np.clip(0.9 * mesh.side * most**0.5, 1, TILE))
     side *= 2 ** int(np.log2(TILE / side))
 
