@@ -22,6 +22,7 @@ _HOME = {  # public name -> the room it lives in
     "train": "models",
     "save_model": "modelfiles",
     "load_model": "modelfiles",
+    "build_cube": "cube",
     "draw_samples": "samples",
     "predict_map": "predict",
     "write_zarr": "store",
@@ -35,6 +36,7 @@ _ROOMS = (
     "features",
     "scores",
     "regrid",
+    "temporal",
     "coarse",
     "stations",
     "sources",
@@ -46,6 +48,8 @@ _ROOMS = (
     "seams",
     "plot",
     "predict",
+    "resampling",
+    "scenarios",
     "synthetic",
 )
 

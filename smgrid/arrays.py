@@ -7,8 +7,10 @@ was trained, by which version, or on how many threads.
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import json
+import types
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from itertools import pairwise
@@ -87,10 +89,16 @@ def _pieces(part: Any) -> Any:
         return part
     if isinstance(part, (set, frozenset)):
         return sorted(part, key=repr)
-    if isinstance(part, type) or hasattr(part, "__code__"):
-        return [part.__module__, part.__qualname__, getattr(getattr(part, "__code__", None), "co_code", None)]
+    if isinstance(part, type):
+        return [part.__module__, part.__qualname__]
+    if isinstance(part, types.CodeType):
+        return [part.co_code, part.co_consts, part.co_names]
     try:
-        reduced = part.__reduce_ex__(4)
+        if isinstance(part, types.FunctionType):  # lambdas share a name, and numbers in them are no code
+            closed = [cell.cell_contents for cell in part.__closure__ or ()]
+            return [part.__module__, part.__qualname__, part.__code__, part.__defaults__, part.__kwdefaults__, closed]
+        reducer = copyreg.dispatch_table.get(type(part))  # of numpy's ufuncs, such as a target's log1p
+        reduced: Any = reducer(part) if reducer else part.__reduce_ex__(4)
     except Exception as error:
         raise TypeError(f"{type(part).__name__} shows no content to be identified by: {error}") from error
     if isinstance(reduced, str):

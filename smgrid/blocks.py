@@ -256,10 +256,9 @@ def _in_order(
     stack = list(block.keys.values())
     while stack:
         key = stack[-1]
-        below = [k for k in nodes[key].dependencies if owner[k] == number and k not in done]
         if key in done or owner[key] != number:
             stack.pop()
-        elif below:
+        elif below := [k for k in nodes[key].dependencies if owner[k] == number and k not in done]:
             stack.extend(below)
         else:
             done[key] = nodes[stack.pop()]

@@ -73,6 +73,30 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     train.set_defaults(run=_train)
 
+    scenario = commands.add_parser("scenario", help="try regressors where, or when, they were not trained")
+    scenario.add_argument(
+        "table", metavar="TABLE.csv", help="columns: predictors, soil_moisture (m3 m-3), station, time"
+    )
+    scenario.add_argument(
+        "--scenario", choices=["dependent", "temporal", "spatial", "regional"], default="spatial", help="(%(default)s)"
+    )
+    scenario.add_argument("--regressors", type=_names, default=["mlp", "svr", "rf", "xgb"], help="such as rf,xgb")
+    scenario.add_argument("--features", type=_names, help="comma-separated predictors; all of the paper's otherwise")
+    scenario.add_argument("--sizes", type=_numbers, help="training sizes, comma-separated; the paper's otherwise")
+    scenario.add_argument("--year", type=int, help="temporal: the year that trains; the last one otherwise")
+    scenario.add_argument("--campaigns", type=_names, help="regional: networks that test")
+    scenario.add_argument("--repeats", type=int, default=5, help="training sets a size; the paper has 50 (%(default)s)")
+    scenario.add_argument(
+        "--draws", type=int, default=20, help="random configurations; the paper has 100 (%(default)s)"
+    )
+    scenario.add_argument(
+        "--tuning", choices=["oracle", "honest"], default="oracle", help="choose on the test set, or not (%(default)s)"
+    )
+    scenario.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    scenario.add_argument("--workers", type=int, help="processes; one a core otherwise")
+    scenario.add_argument("--out", type=Path, default=Path("results.nc"), help="NetCDF file of results (%(default)s)")
+    scenario.set_defaults(run=_scenario)
+
     predict = commands.add_parser("predict", help="apply a model to a cube and write the maps")
     predict.add_argument("cube", metavar="CUBE", help="Zarr store or NetCDF file with the predictors")
     predict.add_argument("model", metavar="MODEL", help="folder of a saved model")
@@ -91,6 +115,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in _names(text)]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas") from error
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -135,6 +166,37 @@ def _train(args: argparse.Namespace) -> None:
     model = train(table, make_regressor(args.regressor, seed=args.seed), features=features, units=args.units or None)
     print(model)
     print(f"saved: {save_model(model, args.model)}")
+
+
+def _scenario(args: argparse.Namespace) -> None:
+    from smgrid import scenarios
+    from smgrid.features import PAPER
+    from smgrid.files import open_table
+
+    table = open_table(args.table)
+    options = {"sizes": args.sizes, "seed": args.seed}
+    if args.scenario == "temporal":
+        options["year"] = args.year
+    if args.scenario == "regional":
+        if not args.campaigns:
+            raise ValueError("the regional scenario needs --campaigns, the networks that test")
+        options["campaigns"] = args.campaigns
+    results = scenarios.run(
+        table,
+        getattr(scenarios, args.scenario)(table, **options),
+        args.regressors,
+        path=args.out,
+        repeats=args.repeats,
+        draws=args.draws,
+        tuning=args.tuning,
+        features=args.features or list(PAPER),
+        seed=args.seed,
+        workers=args.workers,
+    )
+    print(f"median RMSE (m3 m-3) by {results['size'].attrs['long_name']}")
+    print(results["rmse"].median("repeat").to_pandas().round(4).to_string())
+    print(scenarios.verdict(results))
+    print(f"written: {args.out}")
 
 
 def _predict(args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ columns, then at rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from scipy.sparse import csr_array
 
 from smgrid.mesh import Mesh, Window, near
 
-AT_ONCE = 2**16  # polygons that are worked on together
+AT_ONCE = 2**15  # polygons that are worked on together
 _CORNERS = ((0, 0), (0, 1), (1, 1), (1, 0))  # row and column, once round a pixel
 _Pieces = tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
@@ -118,7 +119,7 @@ def cut(v: NDArray[np.float64], u: NDArray[np.float64]) -> Iterator[_Pieces]:
     origin = np.floor(v[0]), np.floor(u[0])
     v, u = v - origin[0], u - origin[1]  # small numbers have the finer areas
     (top, down), (left, across) = _span(v), _span(u)
-    area = np.abs(_twice(v, u)) / 2
+    area = _area(v, u)
     for more_v, more_u, a, b in ((0, 0, v, u), (1, 0, v, u), (0, 1, u, v)):
         some = np.flatnonzero((down == more_v) & (across == more_u))
         if not some.size:
@@ -141,10 +142,13 @@ def below(a: NDArray[np.float64], b: NDArray[np.float64], line: NDArray[np.float
     Green's theorem with a - line for the height: what lies beyond has none, and of a side that crosses, as much of its
     width counts as of its height is left.
     """
-    height = np.minimum(a - line, 0)
-    rise, left = _next(a) - a, _next(height) - height
-    share = np.divide(left, rise, out=np.ones_like(rise), where=rise != 0)
-    return np.abs(((height + _next(height)) * share * (_next(b) - b)).sum(axis=0)) / 2
+    height = [np.minimum(corner - line, 0) for corner in a]
+    twice = np.zeros(a.shape[1])
+    for i, j in _sides(a):
+        rise = a[j] - a[i]
+        share = np.divide(height[j] - height[i], rise, out=np.ones_like(rise), where=rise != 0)
+        twice += (height[i] + height[j]) * share * (b[j] - b[i])
+    return np.abs(twice) / 2
 
 
 def _cut_both(v: NDArray[np.float64], u: NDArray[np.float64]) -> Iterator[_Pieces]:
@@ -176,8 +180,8 @@ def _between(
 
 def _span(z: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """First whole unit that polygons reach into, and how many more."""
-    first = np.floor(z.min(axis=0))
-    return first, np.maximum(np.ceil(z.max(axis=0)) - 1 - first, 0).astype("intp")
+    first = np.floor(reduce(np.minimum, z))
+    return first, np.maximum(np.ceil(reduce(np.maximum, z)) - 1 - first, 0).astype("intp")
 
 
 def _each_of(first: NDArray[np.float64], more: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
@@ -187,9 +191,14 @@ def _each_of(first: NDArray[np.float64], more: NDArray[np.intp]) -> tuple[NDArra
     return which, first[which] + (np.arange(which.size) - start[which])
 
 
+def _sides(z: NDArray[Any]) -> list[tuple[int, int]]:
+    """First and second corner of each side."""
+    return [(k - 1, k) for k in range(len(z))]
+
+
 def _next(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.roll(z, -1, axis=0)
 
 
-def _twice(v: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
-    return (v * _next(u) - _next(v) * u).sum(axis=0)
+def _area(v: NDArray[np.float64], u: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.abs(sum((v[i] * u[j] - v[j] * u[i] for i, j in _sides(v)), np.zeros(v.shape[1]))) / 2

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from smgrid.grid import Grid
+from smgrid.grid import CELL_36, Grid, find_crs, is_ease2
 from smgrid.overlap import Side, locate
 from smgrid.regrid import carry
 
@@ -63,7 +63,8 @@ def blocks(field: xr.DataArray | xr.Dataset, grid: Grid) -> xr.DataArray | xr.Da
     Raises
     ------
     ValueError
-        The field's cells are finer than the grid's; and whatever `to_grid` refuses.
+        The field's cells are finer than the grid's, or of the EASE-Grid family but off it (by half a cell, say); and
+        whatever `to_grid` refuses.
 
     Examples
     --------
@@ -155,6 +156,10 @@ def _sides(field: xr.DataArray | xr.Dataset, grid: Grid) -> tuple[Side, Side]:
             f"the field's cells are finer than the grid's ({finest:.3g} of a cell of {grid.km:g} km), so there is "
             "nothing to spread: use smgrid.to_grid(obj, grid)"
         )
+    crs = find_crs(field)
+    per_36 = CELL_36 / (sides[1].width * grid.cell)
+    if crs is not None and is_ease2(crs) and abs(per_36 - round(per_36)) < 1e-5:
+        Grid.of(field)  # cells of the family that lie off it would put every block in the wrong place
     return sides
 
 

@@ -51,6 +51,11 @@ class Predictor:
         width = self.max - self.min
         return self.min - width, self.max + width
 
+    def accepts(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where values are finite and plausible."""
+        low, high = self.plausible
+        return np.isfinite(values) & (values >= low) & (values <= high)
+
 
 _REFLECTANCE = Predictor("1", 0, 1)
 
@@ -206,6 +211,12 @@ def match_units(
             f"{name!r} {what}; known are {convertible_to(wanted)}: cube[{name!r}].attrs['units'] = {wanted!r}"
         )
     return conversions, faults
+
+
+def stray_units(said: Mapping[str, str] | str | None, present: Sequence[str]) -> list[str]:
+    """A line of error for names in `units=` that are nowhere; a misspelt one would be passed over in silence."""
+    stray = sorted(set(said) - set(present)) if isinstance(said, Mapping) else []
+    return [f"units name {stray}, which are not there; there are {list(present)}"] if stray else []
 
 
 def day_of_year(time: Any) -> NDArray[np.float64]:

@@ -184,12 +184,16 @@ class Grid:
         if isinstance(obj, Grid):
             return obj
         _check_crs(obj)
-        return cls.of_axes(_axis(obj, "y"), _axis(obj, "x"))
+        y, x = _axis(obj, "y"), _axis(obj, "x")
+        return cls.of_axes(y, x, _cell_said(obj) if x.size == y.size == 1 else None)
 
     @classmethod
-    def of_axes(cls, y: NDArray[np.float64], x: NDArray[np.float64]) -> Grid:
-        """The window whose cell centres are these northings and eastings, m; see `Grid.of`."""
-        step = _spacing(x) or _spacing(y)
+    def of_axes(cls, y: NDArray[np.float64], x: NDArray[np.float64], cell: float | None = None) -> Grid:
+        """The window whose cell centres are these northings and eastings, m; see `Grid.of`.
+
+        A single cell does not tell its size: `cell`, its side in m, does.
+        """
+        step = _spacing(x) or _spacing(y) or cell
         if step is None:
             raise ValueError("a single cell does not tell its size: give the Grid itself")
         n = max(1, round(CELL_36 / abs(step)))
@@ -414,9 +418,18 @@ def _axis(obj: Any, name: str) -> NDArray[np.float64]:
             "Rename them: obj = obj.rename(latitude='y', longitude='x') or the like"
         )
     values = np.asarray(obj[name].values, "f8")
+    if not values.size:
+        raise ValueError(f"the {name!r} axis is empty: nothing is left of the object, look at how it was cut")
     if not np.isfinite(values).all():
         raise ValueError(f"the {name!r} axis has missing coordinates")
     return values
+
+
+def _cell_said(obj: Any) -> float | None:
+    """Side of a cell in the transform beside the CRS, which alone knows it where there is one cell."""
+    variables = getattr(obj, "variables", None) or {**obj.coords}
+    said = str(variables["spatial_ref"].attrs.get("GeoTransform", "")).split() if "spatial_ref" in variables else []
+    return abs(float(said[1])) if len(said) == 6 else None
 
 
 def _spacing(values: NDArray[np.float64]) -> float | None:
@@ -443,9 +456,9 @@ def _snap(
             f"{drift:+.3g} cells: carry the data over with smgrid.to_grid(obj, grid)"
         )
     half = " (half a cell: corners were taken for centres)" if abs(abs(worst) - 0.5) < TOLERANCE else ""
-    sign = "-" if name == "x" else "+"
+    back = (-worst if name == "x" else worst) * cell
     raise ValueError(
         f"the {name!r} axis lies {worst:+.4g} {unit}s off the grid{half}. If the coordinates are wrong, mend them: "
-        f"obj = obj.assign_coords({name}=obj.{name} {sign} {worst * cell:.6g}); "
+        f"obj = obj.assign_coords({name}=obj.{name} {'+' if back > 0 else '-'} {abs(back):.6g}); "
         "if the data are there, use smgrid.to_grid(obj, grid)"
     )

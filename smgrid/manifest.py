@@ -50,8 +50,8 @@ def date_labels(maps: xr.Dataset) -> list[str] | None:
     return [str(value) for value in values]
 
 
-def tidy(maps: Any, known: Mapping[str, Any] | None) -> tuple[xr.Dataset, dict[str, int]]:
-    """Maps whose layers are Dask arrays on one regular grid of chunks; and those chunks, 1 along time."""
+def check_maps(maps: Any) -> xr.Dataset:
+    """Refuse what cannot be stored, before anything is made on disk."""
     if isinstance(maps, xr.DataArray):
         maps = maps.to_dataset(name=maps.name or "soil_moisture")
     if not isinstance(maps, xr.Dataset):
@@ -59,10 +59,26 @@ def tidy(maps: Any, known: Mapping[str, Any] | None) -> tuple[xr.Dataset, dict[s
     names = [name for name, layer in maps.data_vars.items() if {"y", "x"} <= set(layer.dims)]
     if not names:
         raise ValueError(f"no layer has dims (y, x); the dims are {tuple(maps.sizes)}: rename them")
+    empty = [dim for dim, n in maps[names].sizes.items() if n == 0]
+    if empty:
+        raise ValueError(f"the maps have no cell along {empty}: nothing was selected")
+    for name in names:
+        if maps[name].dtype.kind not in "fiub":
+            raise ValueError(f"{name!r} is of dtype {maps[name].dtype}, not numbers: maps[{name!r}].astype('float32')")
+    if getattr(maps.indexes.get("time"), "tz", None) is not None:
+        raise ValueError("the dates carry a time zone: give plain UTC days, datetime64")
+    if "time" in maps.indexes and maps.indexes["time"].hasnans:
+        raise ValueError("a date is missing (NaT): maps = maps.isel(time=maps.time.notnull())")
     if "time" in maps.dims and "time" in maps.indexes and not maps.indexes["time"].is_monotonic_increasing:
         raise ValueError("the dates are not in order: maps = maps.sortby('time')")
     if "time" in maps.dims and ("time" not in maps.indexes or not maps.indexes["time"].is_unique):
         raise ValueError("every date of the maps needs a `time` of its own; some are missing or there twice")
+    return maps
+
+
+def tidy(maps: xr.Dataset, known: Mapping[str, Any] | None) -> tuple[xr.Dataset, dict[str, int]]:
+    """Maps whose layers are Dask arrays on one regular grid of chunks; and those chunks, 1 along time."""
+    names = [name for name, layer in maps.data_vars.items() if {"y", "x"} <= set(layer.dims)]
     sizes = {str(dim): 1 for dim in maps.dims}
     for name in names:
         chunks = maps[name].chunksizes or {dim: (min(CELLS, n),) for dim, n in maps[name].sizes.items()}

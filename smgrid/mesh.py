@@ -28,6 +28,7 @@ FINE = 1 / 20  # of a cell's side: pixels up to here (50 m on 1 km) are weighed 
 KNOTS = 16  # pixels between points that are projected for lines, at most
 BLOCK = 256  # pixels over which lines sum without a break
 _STRAY = 1e-2  # pixels that a point may come back aside and still be the same point
+_STRETCH = 40  # times that a cell may reach over more of a raster than its area would have it; beyond, a map is torn
 _LATTICE = 17  # points along a side of the lattice that is laid over a raster or over some cells
 
 
@@ -134,7 +135,8 @@ class Mesh:
 
     def unbroken(self, rows: slice, cols: slice) -> bool:
         """Whether all of a window counts, as its rim says: what breaks a map runs through it from rim to rim."""
-        r, c = _rim(np.arange(rows.start, rows.stop + 1), np.arange(cols.start, cols.stop + 1))
+        step = self.every if self.is_fine else 1
+        r, c = _rim(*(np.append(np.arange(part.start, part.stop, step), part.stop) for part in (rows, cols)))
         return bool(self.counts(r, c, *self.forth(r, c)).all())
 
     @cached_property
@@ -189,33 +191,40 @@ class Mesh:
     # ---- the pixels that some cells need
 
     def windows(self, down: slice, along: slice, most: int) -> Any:
-        """Some cells with the pixels they need, cut in halves until no part needs more than `most`.
+        """Some cells with the pixels they need, halved until no part needs more than `most`, or many in vain.
 
         Returns
         -------
-        Window, or nested lists of them, [[north-west, north-east], [south-west, south-east]]
+        Window, or nested lists of them: [[west, east]] or [[north], [south]]
         """
-        window = Window(down, along, *(self._reach(down, along) or [slice(0, 0)] * 2))
-        if window.pixels <= most or window.shape == (1, 1):
+        window = self.window(down, along)
+        cells = window.shape[0] * window.shape[1]
+        tight = window.pixels * self.side**2 < 1.4 * cells or max(window.shape) <= 64
+        if (window.pixels <= most and tight) or cells == 1:
             return window
-        return [[self.windows(v, u, most) for u in _halves(along)] for v in _halves(down)]
+        ways = [[[(down, half) for half in _halves(along)]], [[(half, along)] for half in _halves(down)]]
+        ways = [way for way, parts in zip(ways, window.shape[::-1]) if parts > 1]
+        best = min(ways, key=lambda way: sum(self.window(*part).pixels for row in way for part in row))
+        return [[self.windows(*part, most) for part in row] for row in best]
+
+    def window(self, down: slice, along: slice) -> Window:
+        """Some cells with the pixels they need."""
+        return Window(down, along, *(self._reach(down, along) or [slice(0, 0)] * 2))
 
     def _reach(self, down: slice, along: slice) -> list[slice]:
         """The pixels among which the projection puts the rim and the inside of some cells; none: no pixels."""
         v, u = self.grid.row + np.r_[down.start : down.stop + 1], self.grid.col + np.r_[along.start : along.stop + 1]
-        rim, lattice = self.back(*_rim(v, u)), self.back(_thin(v)[:, None], _thin(u)[None])
-        found = []
-        for axis, size in enumerate(self.shape):
-            place = np.concatenate([rim[axis], lattice[axis].ravel()])
-            if not np.isfinite(place).any():
-                return []
-            margin = 2 + _tear(rim[axis], lattice[axis])
-            low, high = np.nanmin(place) - margin, np.nanmax(place) + margin
-            if high <= 0 or low >= size:
-                return []
-            unit = (self.every, BLOCK)[axis] if self.is_fine else 1
-            found.append(slice(int(max(low, 0) // unit * unit), int(min(-(-high // unit) * unit, size))))
-        return found
+        v, u = _thin(v), _thin(u)
+        step = max(np.diff(v).max(), np.diff(u).max())
+        lattice = np.array(self.back(v[:, None], u[None]))
+        low, high = _boxes(lattice, step * self.grid.cell / 6.4e6, _STRETCH * step / self.side)
+        size = np.array(self.shape)[:, None]
+        there = ((high > 0) & (low < size)).all(axis=0)
+        if not there.any():
+            return []
+        unit = (self.every, BLOCK) if self.is_fine else (1, 1)
+        ends = zip(low[:, there].min(axis=1), high[:, there].max(axis=1), unit, self.shape)
+        return [slice(int(max(a, 0) // n * n), int(min(-(-b // n) * n, size))) for a, b, n, size in ends]
 
     # ---- the centres and the corners of the cells
 
@@ -312,14 +321,30 @@ def _thin(z: NDArray[Any]) -> NDArray[Any]:
     return z[np.unique(np.linspace(0, z.size - 1, _LATTICE).astype(int))]
 
 
-def _tear(rim: NDArray[np.float64], lattice: NDArray[np.float64]) -> float:
-    """How far a map that is torn may reach between points: their usual distance; 0 where it is whole."""
-    steps = [np.abs(np.diff(rim)), *(np.abs(np.diff(lattice, axis=axis)).ravel() for axis in (0, 1))]
-    usual = [float(np.nanmedian(step)) if np.isfinite(step).any() else 0.0 for step in steps]
-    torn = any(not np.isfinite(s).all() or (s > 4 * max(usual) + 2).any() for s in steps)
-    return 2 * max(usual) if torn else 0.0
+def _boxes(place: NDArray[np.float64], bend: float, most: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower and upper ends (2, boxes) of boxes that hold a lattice of places (2, rows, columns) and what lies between.
+
+    Four neighbours span a box, with a margin of `bend` of the usual step for what is not straight. Where the map is
+    torn among them, that is where a step is far from usual or more than `most`, each has a box of its own.
+    """
+    whole, usual = np.ones((place.shape[1] - 1, place.shape[2] - 1), bool), np.zeros((2, 1))
+    for axis in (1, 2):
+        step = np.abs(np.diff(place, axis=axis))
+        known = np.isfinite(step).all(axis=0)
+        middle = np.median(step[:, known], axis=1) if known.any() else np.full(2, most)
+        middle = np.minimum(middle, most)[:, None]
+        fair = known & (step <= 4 * middle[..., None] + 2).all(axis=0)
+        whole &= fair[:, 1:] & fair[:, :-1] if axis == 1 else fair[1:] & fair[:-1]
+        usual = np.maximum(usual, middle)
+    corners = np.stack([place[:, :-1, :-1], place[:, :-1, 1:], place[:, 1:, :-1], place[:, 1:, 1:]])
+    span, apart = corners[:, :, whole], corners[:, :, ~whole].transpose(1, 0, 2).reshape(2, -1)
+    margin = 2 + bend * usual
+    low = np.concatenate([span.min(axis=0) - margin, apart - 2 * usual - margin], axis=1)
+    high = np.concatenate([span.max(axis=0) + margin, apart + 2 * usual + margin], axis=1)
+    known = np.isfinite(low).all(axis=0)
+    return low[:, known], high[:, known]
 
 
 def _halves(part: slice) -> list[slice]:
-    middle = (part.start + part.stop + 1) // 2
-    return [half for half in (slice(part.start, middle), slice(middle, part.stop)) if half.stop > half.start]
+    middle = (part.start + part.stop) // 2
+    return [slice(part.start, middle), slice(middle, part.stop)]

@@ -24,6 +24,7 @@ from smgrid.features import (
     day_of_year,
     encode,
     match_units,
+    stray_units,
     suggest,
 )
 from smgrid.regressors import is_fitted, on_one_thread, predict_rows
@@ -38,6 +39,9 @@ log = logging.getLogger("smgrid")
 
 MAKING = {"averaging": ("vv", "vh"), "spreading": ("smap", "air_temperature", "precipitation")}
 """Attributes that say how a predictor was made; a map must be made as the training rows were."""
+
+
+_SOIL = Predictor("m3 m-3", 0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +182,7 @@ class Model:
         return predict_rows(self._engine, rows, self.columns)
 
     def predict(self, samples: xr.Dataset | pd.DataFrame) -> NDArray[np.float32]:
-        """Soil moisture (m3 m-3) of samples; NaN where a predictor is missing.
+        """Soil moisture (m3 m-3) of samples; NaN where a predictor is missing or invalid, as in `predict_map`.
 
         Parameters
         ----------
@@ -186,7 +190,7 @@ class Model:
             With the model's predictors; `day_of_year` follows from `time` where it is absent.
         """
         columns = sample_columns(samples, self.predictors, None)
-        whole = np.isfinite(np.stack(columns)).all(axis=0)
+        whole = np.all([p.accepts(c) for p, c in zip(self.predictors.values(), columns)], axis=0)
         out = np.full(whole.shape, np.nan, "f4")
         if whole.any():
             out[whole] = self.predict_columns([c[whole] for c in columns])
@@ -227,7 +231,7 @@ def train(
     ----------
     samples : Dataset (dim sample) or DataFrame
         Predictors and `soil_moisture` (m3 m-3), a row a station and day; `time`, `latitude`, `longitude`, `station` as
-        far as known. Rows with a missing value are left out, and counted in the log.
+        far as known. Rows with a missing or invalid value (as in `predict_map`) are left out, and counted in the log.
     regressor : estimator with `fit` and `predict`
         A copy is fitted; the caller's is not changed.
     features : sequence of names or mapping of str to Predictor
@@ -259,19 +263,15 @@ def train(
     [0.25]
     """
     predictors = contract(features)
+    if "soil_moisture" in predictors:
+        raise ValueError("features name 'soil_moisture', which is what the model learns: leave it out")
     columns = sample_columns(samples, predictors, units)
     target = _target(samples, units)
-    whole: NDArray[np.bool_] = np.asarray(np.isfinite(np.stack([*columns, target])).all(axis=0))
+    whole = _whole([*columns, target], {**predictors, "soil_moisture": _SOIL})
     rows = int(whole.sum())
-    if rows == 0:
-        empty = [n for n, c in zip(predictors, columns) if not np.isfinite(c).any()]
-        raise ValueError(
-            f"none of the {whole.size} rows has all predictors and soil_moisture"
-            + (f"; always missing: {empty}" if empty else "")
-        )
-    if rows < whole.size:
-        log.info("train: %d of %d rows left out for a missing value", whole.size - rows, whole.size)
     columns = [c[whole] for c in columns]
+    if _is_table(samples) and units != "canonical":
+        _check_decibels({n: c for n, c in zip(predictors, columns) if n not in (units or {})}, predictors)
     ranges = {name: (float(c.min()), float(c.max())) for name, c in zip(predictors, columns)}
     predictors = {name: _filled(p, samples.get(name), ranges[name]) for name, p in predictors.items()}
     fitted = _copy_of(regressor).fit(encode(columns, list(predictors.values())), target[whole])
@@ -285,6 +285,28 @@ def train(
     return Model(predictors, fitted, ranges=ranges, training=training, making=making)
 
 
+def _whole(columns: Sequence[NDArray[np.float64]], predictors: Mapping[str, Predictor]) -> NDArray[np.bool_]:
+    """Rows that can be trained on; those left out are counted in the log."""
+    missing = np.isnan(np.stack(columns)).any(axis=0)
+    bad = {n: int((~p.accepts(c) & ~np.isnan(c)).sum()) for (n, p), c in zip(predictors.items(), columns)}
+    fine = [p.accepts(c) for p, c in zip(predictors.values(), columns)]
+    whole: NDArray[np.bool_] = np.all(fine, axis=0)
+    if not whole.any():
+        empty = [n for n, known in zip(predictors, fine) if not known.any()]
+        raise ValueError(
+            f"none of the {whole.size} rows has all predictors and soil_moisture"
+            + (f"; always missing or invalid: {empty}" if empty else "")
+        )
+    if missing.any():
+        log.info("train: %d of %d rows left out for a missing value", missing.sum(), whole.size)
+    if any(bad.values()):
+        log.warning(
+            "train: %d of %d rows left out for an invalid value, a fill or another unit: %s",
+            (~whole & ~missing).sum(), whole.size, ", ".join(f"{n} {k}" for n, k in bad.items() if k),
+        )  # fmt: skip
+    return whole
+
+
 def sample_columns(
     samples: Any, predictors: Mapping[str, Predictor], units: Mapping[str, str] | str | None
 ) -> list[NDArray[np.float64]]:
@@ -292,9 +314,10 @@ def sample_columns(
     names = _names_of(samples)
     missing = [n for n in predictors if n not in names and not (n == "day_of_year" and "time" in names)]
     if missing:
-        raise ValueError(_lacking(missing, names, list(predictors), "the samples"))
+        raise ValueError(_lacking(missing, names, list(predictors), _is_table(samples)))
     stored = [n for n in predictors if n in names]
-    faults = [fault for n in stored if not _is_table(samples) and (fault := undecoded(n, samples[n]))]
+    faults = stray_units(units, names)
+    faults += [fault for n in stored if not _is_table(samples) and (fault := undecoded(n, samples[n]))]
     if _is_table(samples):
         found = {n: predictors[n].units for n in stored}
     else:
@@ -308,11 +331,18 @@ def sample_columns(
         if name not in names:
             out.append(day_of_year(_days(samples)))
             continue
-        values = conversions[name](np.asarray(samples[name].values, "f8"))
+        values = conversions[name](_numbers(samples, name))
         if _is_table(samples):
             _check_median(name, values, p)
         out.append(values)
     return out
+
+
+def _numbers(samples: Any, name: str) -> NDArray[np.float64]:
+    try:
+        return np.asarray(samples[name].values, "f8")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name!r} does not hold numbers alone: {error}") from error
 
 
 def _days(samples: Any) -> NDArray[Any]:
@@ -348,11 +378,12 @@ def _names_of(samples: Any) -> list[str]:
     raise TypeError(f"samples are an xarray Dataset or a pandas DataFrame, not {type(samples).__name__}")
 
 
-def _lacking(missing: list[str], present: list[str], wanted: list[str], what: str) -> str:
+def _lacking(missing: list[str], present: list[str], wanted: list[str], table: bool) -> str:
     """Say which predictors are missing, what they may be called, and which `features=` would work."""
-    hints = [f"{what[4:]} = {what[4:]}.rename({have}={want!r})" for want in missing if (have := suggest(want, present))]
+    names = {have: want for want in missing if (have := suggest(want, present))}
+    hint = f"samples = samples.rename({'columns=' if table else ''}{names})"
     rest = [n for n in wanted if n not in missing]
-    lines = [f"{what} lack the predictors {missing}", *hints]
+    lines = [f"the samples lack the predictors {missing}", *([hint] if names else [])]
     if rest:
         lines.append(f"what is there would train with features={rest}")
     return "\n".join(lines)
@@ -379,14 +410,21 @@ def _check_median(name: str, values: NDArray[np.float64], p: Predictor) -> None:
     )
 
 
+def _check_decibels(columns: Mapping[str, NDArray[np.float64]], predictors: Mapping[str, Predictor]) -> None:
+    """A column of backscatter that is never negative is linear power; vv's range in dB has room for it."""
+    for name, values in columns.items():
+        if predictors[name].units == "dB" and values.size and not (values < 0).any():
+            raise ValueError(
+                f"{name!r} has no value below 0, so it is linear power rather than dB: units={{{name!r}: '1'}}, "
+                "or 'dB' if it is dB after all"
+            )
+
+
 def _target(samples: Any, units: Mapping[str, str] | str | None) -> NDArray[np.float64]:
     if "soil_moisture" not in _names_of(samples):
         raise ValueError(f"the samples have no 'soil_moisture' (m3 m-3) to train on; they have {_names_of(samples)}")
-    p = Predictor("m3 m-3", 0, 1)
-    only = (
-        {"soil_moisture": units["soil_moisture"]} if isinstance(units, Mapping) and "soil_moisture" in units else None
-    )
-    (column,) = sample_columns(samples[["soil_moisture"]], {"soil_moisture": p}, only)
+    only = {k: v for k, v in units.items() if k == "soil_moisture"} if isinstance(units, Mapping) else units
+    (column,) = sample_columns(samples[["soil_moisture"]], {"soil_moisture": _SOIL}, only)
     return column
 
 

@@ -114,7 +114,7 @@ def maps(fields: Mapping[Any, Any], *, seams: Mapping[Any, xr.Dataset] | None = 
 
 
 def _gather(fields: Any) -> _Panels:
-    if not isinstance(fields, Mapping):
+    if not isinstance(fields, Mapping) or isinstance(fields, xr.Dataset):  # whose layers are no models
         raise TypeError(f'give a mapping from names to fields, {{"RF": maps}}, not {type(fields).__name__}')
     if not fields:
         raise ValueError("there is nothing to draw: the mapping of fields is empty")

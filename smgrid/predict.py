@@ -19,7 +19,7 @@ from dask.base import is_dask_collection, tokenize
 from numpy.typing import NDArray
 
 from smgrid import __version__
-from smgrid.features import COMPUTED, Predictor, match_units, suggest
+from smgrid.features import COMPUTED, Predictor, match_units, stray_units, suggest
 from smgrid.features import day_of_year as day_of_year_of
 from smgrid.grid import Grid, find_crs, is_ease2, latitude_of_y, longitude_of_x
 from smgrid.models import MAKING, Model
@@ -139,7 +139,7 @@ def _match(
     data = [str(name) for name in cube.data_vars]
     stored = [name for name in model.predictors if name in cube.data_vars]
     missing = [name for name in model.predictors if name not in stored and name not in COMPUTED]
-    faults = []
+    faults = stray_units(units, sorted({*data, *model.predictors}))
     if missing:
         faults.append(
             f"the cube lacks the predictors {missing} that the model was trained with; it has {sorted(data)}. "

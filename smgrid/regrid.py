@@ -1,9 +1,12 @@
 """Carries a field from the grid it has to ours, weighted by overlap area.
 
-Pixels and cells are both rectangles of the projection (see `overlap`), so the mean of pixels A, known where K is 1, is
-exact with two sparse matrices of 1-D overlaps,
+Where rows and columns of pixels are those of the grid (see `overlap`), pixels and cells are both rectangles, and the
+mean of pixels A, known where K is 1, is exact with two sparse matrices of 1-D overlaps,
 
     (Wy (A K) Wx') / (Wy K Wx').
+
+Of rasters askew to the grid (see `mesh`), coarse pixels are cut at the cells' borders (`clip`) and small ones, of which
+a cell holds 400 and more, are weighed by line integrals (`lines`).
 
 The work goes tile by tile of the grid, each reading only its window of the source, and inside a tile by strips that
 stay in cache. A cell's sum runs over its own pixels in their own order, so neither tiles nor chunks can change a bit.
@@ -48,9 +51,10 @@ def to_grid(
     Parameters
     ----------
     field : DataArray or Dataset, dims (..., y, x), (..., lat, lon) or (..., latitude, longitude)
-        On regular or rectilinear latitudes and longitudes (EPSG:4326; -180..180 or 0..360, in either direction, across
-        the seam or not) or in EPSG:6933. The centres of the pixels are the coordinates; their edges lie midway.
-        Missing is NaN. Of a Dataset, the variables without the two axes are left out.
+        On regular or rectilinear axes of any CRS that PROJ knows: latitudes and longitudes (-180..180 or 0..360, in
+        either direction, across the seam or not), EPSG:6933, UTM, sinusoidal, Homolosine ... The centres of the pixels
+        are the coordinates; their edges lie midway. Missing is NaN. Of a Dataset, the variables without the two axes
+        are left out.
     grid : Grid
         Where to; it may lie partly outside the source.
     how : {"mean", "mode", "nearest"}
@@ -67,7 +71,15 @@ def to_grid(
     Raises
     ------
     ValueError
-        Another CRS or none, axes that are no axes, undecoded fill values or scales, a grid wholly outside the source.
+        No CRS, or one that does not reach the coordinates; axes that are no axes; undecoded fill values or scales; a
+        grid wholly outside the source.
+
+    Notes
+    -----
+    How exact weights are: on latitudes and longitudes (and on datums within 1 mm of WGS 84) and in EPSG:6933, to 1e-12.
+    On other projections, pixels up to a twentieth of a cell (50 m on 1 km): the mean is within some 1e-4 of the spread
+    between cells, and coverage within 1e-4. Coarser ones: to 1e-9, a pixel being the polygon of its projected corners.
+    A sphere's latitudes (MODIS) are taken for those of WGS 84, as its makers do.
 
     Examples
     --------
@@ -234,9 +246,10 @@ def _tiling(sides: tuple[Side, Side], how: str) -> _Tiling:
 
 
 def _mesh_tiling(mesh: Mesh, how: str) -> _Tiling:
-    """The same where each tile's window is a matter of its own; a window is cut further where it is too large."""
-    most = WINDOW if mesh.is_fine else WINDOW // 8  # a clipped pixel costs some 30 bytes more
+    """The same where each tile's window is a matter of its own; whole chunks without pixels are found at once."""
+    most = int(WINDOW * min(1, 0.01 / mesh.side)) if mesh.is_fine else WINDOW // 8  # room for what weighs the pixels
     side = int(np.clip(0.9 * mesh.side * most**0.5, 1, TILE))
+    side *= 2 ** int(np.log2(TILE / side))
 
     def patches(part: Any) -> Any:
         if isinstance(part, list):

@@ -23,8 +23,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from smgrid.grid import Grid
+from smgrid.resampling import bootstrap, level_dynamics
 from smgrid.shapes import as_field
 from smgrid.units import SAME, conversion
+
+__all__ = ["bias", "bootstrap", "common_mask", "count", "level_dynamics", "pearson_r", "rmse", "ubrmse"]
 
 Field: TypeAlias = xr.DataArray | xr.Dataset
 Dims: TypeAlias = str | Iterable[Hashable] | None

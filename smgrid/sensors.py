@@ -158,11 +158,31 @@ def backscatter(ground: Ground, moisture: Field, green: Field, roughness: Field,
     angle : array, degree
     """
     water = vegetation_water(green, np.where(ground.forest, 5.0, green - 0.1))
+    return radar(moisture, water, ground.trees, roughness, angle, forest=ground.forest)
+
+
+def radar(
+    moisture: Field, water: Field, trees: Field, roughness: Field, angle: Field, *, forest: Mask | bool = False
+) -> tuple[Field, Field]:
+    """VV and VH in dB of soil under vegetation beside trees that never change, free of noise.
+
+    Parameters
+    ----------
+    moisture : array, m3 m-3
+    water : array, kg m-2
+        Of the vegetation.
+    trees : array
+        Share of the cell under scattered trees.
+    roughness : array, cm
+    angle : array, degree
+    forest : array of bool
+        Where vegetation scatters as wood does.
+    """
     vv, vh = soil_backscatter(moisture, roughness, angle)
     seen = []
     for soil, crop, wood, still in ((vv, 0.02, 0.03, 0.10), (vh, 0.004, 0.009, 0.025)):
-        cloud = under_vegetation(soil, water, angle, np.where(ground.forest, wood, crop))
-        seen.append(10 * np.log10((1 - ground.trees) * cloud + ground.trees * still))
+        cloud = under_vegetation(soil, water, angle, np.where(forest, wood, crop))
+        seen.append(10 * np.log10((1 - trees) * cloud + trees * still))
     return seen[0], seen[1]
 
 

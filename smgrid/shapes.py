@@ -93,7 +93,8 @@ def place_faults(cube: xr.Dataset, names: Iterable[str]) -> list[str]:
     lonely = [name for name in names if not {"y", "x"} <= set(cube[name].dims)]
     faults = [
         f"{name!r} has the dims {cube[name].dims}, without 'y' and 'x': "
-        "cube = cube.rename(latitude='y', longitude='x') or whatever they are called"
+        "if they are called otherwise, cube = cube.rename(row='y', col='x') or the like; from latitudes and "
+        "longitudes, cube = smgrid.to_grid(cube, smgrid.Grid.around((west, south, east, north)))"
         for name in lonely
     ]
     if faults:

@@ -38,6 +38,7 @@ from smgrid.ledger import Line, count_appended, finished, one_writer, read_lines
 from smgrid.manifest import (
     CorruptStoreError,
     as_json,
+    check_maps,
     check_same,
     chunk_keys,
     count_blocks,
@@ -102,7 +103,10 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
     >>> folder.cleanup()
     """
     target, started = _local(path), time.monotonic()
+    maps = check_maps(maps)
     partial = target.with_name(target.name + ".partial")
+    if target.is_file():
+        raise ValueError(f"{target} is a file: a store is a folder; choose another path, or move it away")
     target.parent.mkdir(parents=True, exist_ok=True)
     with one_writer(target, [p / "smgrid" / "ledger" for p in (partial, target)]) as (lock, token):
         if not resume:
@@ -178,7 +182,7 @@ def _local(path: Any) -> Path:
             f"{path!r} is no local path: blocks are locked and renamed, which needs a file system that all workers "
             "share. Write to a local folder NAME.zarr and copy it when it is done"
         )
-    target = Path(os.path.abspath(text))
+    target = Path(os.path.abspath(os.path.expanduser(text)))
     if target.suffix.lower() not in (".zarr", ""):
         instead = {
             ".tif": "write_geotiff(maps, path)", ".tiff": "write_geotiff(maps, path)", ".nc": "maps.to_netcdf(path)"

@@ -21,6 +21,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from smgrid import landscape, sensors
+from smgrid import network as networks
 from smgrid.grid import YANCO, Grid
 from smgrid.landscape import BANDS, WINDOW, Field, Ground, State, day_date, day_number
 
@@ -194,6 +195,54 @@ def yanco(seed: int = 0, faults: Iterable[str] = ()) -> Scene:
         cover=_flags("cover", world.cover),
         patches=_flags("patches", _patches()),
     )
+
+
+def network(n_cells: int = networks.CELLS, seed: int = 0) -> xr.Dataset:
+    """Invent a network of stations as large as the paper's: samples of 2016-2021 in cells of 25 networks and OzNet.
+
+    Parameters
+    ----------
+    n_cells : int
+        Cells of 1 km; 1021 as in the paper give some 209 000 samples, another number as many in proportion.
+    seed : int
+        Every random choice follows from it.
+
+    Returns
+    -------
+    Dataset (sample)
+        Training samples, labelled synthetic: the 20 stored predictors, `soil_moisture`, `time`, `row`, `col`,
+        `latitude`, `longitude`, `network`, `station`. See `smgrid.network` for the physics.
+
+    Examples
+    --------
+    >>> samples = network(20, seed=0)
+    >>> samples.soil_moisture.attrs["units"], len(set(samples.station.values))
+    ('m3 m-3', 20)
+    """
+    if n_cells < 1:
+        raise ValueError(f"a network has at least 1 cell, not {n_cells}")
+    # a stream for each part: one that draws more or less leaves the others as they were
+    places, weathers, sights, instruments, ground = np.random.default_rng(seed).spawn(5)
+    sites = networks.Sites.draw(places, n_cells)
+    weather = networks.Weather.draw(weathers, sites)
+    water = networks.soil_water(sites, weather)
+    day, cell = networks.passes(sights, sites, weather)
+    columns = networks.look(instruments, sites, weather, water, day, cell)
+    columns["soil_moisture"] = networks.probe(ground, sites, water, day, cell)
+    names = np.array([f"{net.name} (synthetic)" for net in networks.NETWORKS])
+    place = {
+        "time": networks.FIRST.astype("M8[ns]") + day.astype("m8[D]"),
+        "row": sites.row[cell],
+        "col": sites.col[cell],
+        "latitude": sites.latitude[cell],
+        "longitude": sites.longitude[cell],
+        "network": names[sites.network][cell],
+        "station": np.array([f"synthetic_{number:04d}" for number in range(1, n_cells + 1)])[cell],
+    }
+    data = {name: ("sample", values.astype("f4"), _attributes(name)) for name, values in columns.items()}
+    data |= {name: ("sample", values, _attributes(name)) for name, values in place.items()}
+    attrs = {"title": "Samples of a network of stations, synthetic", "source": SOURCE, "seed": seed}
+    return _say_how(xr.Dataset(data, attrs=attrs), frozenset())
 
 
 def _known(faults: Iterable[str]) -> frozenset[str]:

@@ -1,12 +1,14 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import ExtraTreesRegressor, GradientBoostingRegressor, RandomForestRegressor
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
@@ -328,6 +330,36 @@ def test_fingerprints_are_the_same_in_another_process():
         [sys.executable, "-c", ELSEWHERE + "print(*prints)"], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == here["prints"]
+
+
+def with_target(func, inverse):
+    return TransformedTargetRegressor(Ridge(), func=func, inverse_func=inverse, check_inverse=False).fit(X, Y)
+
+
+def scaling(factor):
+    return lambda y: y * factor
+
+
+def test_functions_inside_are_content():
+    prints = [
+        fingerprint(with_target(func, inverse))
+        for func, inverse in [
+            (np.log1p, np.expm1),
+            (np.sqrt, np.square),
+            (np.sqrt, lambda y: y * y),
+            (np.sqrt, lambda y: y * 2),
+            (np.sqrt, lambda y: y * 3),
+            (np.sqrt, scaling(2)),
+            (np.sqrt, scaling(3)),
+            (np.sqrt, lambda y, factor=2: y * factor),
+            (np.sqrt, lambda y, factor=3: y * factor),
+            (np.sqrt, partial(np.multiply, 2)),
+            (np.sqrt, partial(np.multiply, 3)),
+        ]
+    ]
+    assert len(set(prints)) == len(prints)
+    assert prints[0] == fingerprint(with_target(np.log1p, np.expm1))
+    assert prints[5] == fingerprint(with_target(np.sqrt, scaling(2)))
 
 
 class Closed:

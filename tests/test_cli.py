@@ -160,3 +160,35 @@ def test_a_stopped_command_goes_on(files, tmp_path, sent, code):
     assert "goes on where it stopped" in err and not out.exists()
     assert main(args[3:]) == 0
     assert smgrid.open_maps(out).sizes["time"] == 24
+
+
+def test_scenario_writes_results_and_a_verdict(files, tmp_path, capsys):
+    args = ["scenario", f"{files}/samples.csv", "--features", "vv,vh,smap", "--regressors", "svr", "--repeats", "1"]
+    args += ["--draws", "2", "--sizes", "3", "--workers", "1", "--out", str(tmp_path / "results.nc")]
+    assert main([*args, "--tuning", "honest"]) == 0
+    said = capsys.readouterr().out
+    assert "spatial, 3 cells, svr: RMSE 0." in said and f"written: {tmp_path / 'results.nc'}" in said
+    results = smgrid.scenarios.open_results(tmp_path / "results.nc")
+    assert results.attrs["tuning"] == "honest" and results.sizes["draw"] == 2
+    assert main([*args, "--scenario", "temporal", "--year", "2019"]) == 0
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--scenario", "regional"], "needs --campaigns, the networks that test"),
+        (["--scenario", "regional", "--campaigns", "HDAS"], "no network .*HDAS"),
+        (["--sizes", "500"], "sizes of the spatial scenario count cells"),
+        (["--regressors", "lasso"], "kind is one of"),
+    ],
+)
+def test_a_scenario_that_cannot_be_run_is_exit_3(files, tmp_path, capsys, more, message):
+    args = ["scenario", f"{files}/samples.csv", "--features", "vv", "--out", str(tmp_path / "r.nc"), *more]
+    assert main(args) == 3
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_sizes_that_are_no_numbers_are_wrong_use(files):
+    with pytest.raises(SystemExit) as stop:
+        main(["scenario", f"{files}/samples.csv", "--sizes", "few"])
+    assert stop.value.code == 2

@@ -382,3 +382,10 @@ def test_real_retrievals_lose_their_seams(shared):
         marked = seams.detect(blocks(field, grid.refine(9)) + texture, permutations=199)
         assert marked.ratio > 3 and marked.p_value == 0.005
     assert np.median(ratios) < 1.02 and min(p_values) > 0.05
+
+
+@pytest.mark.parametrize("spread", [blocks, smooth])
+def test_a_coarse_field_half_a_cell_off_is_refused(spread):
+    field = coarse(YANCO.coarsen(9))
+    with pytest.raises(ValueError, match=r"'x' axis lies -0.5 columns off the grid \(half a cell.*obj.x \+ 4504"):
+        spread(field.assign_coords(x=field.x - 4504.0276), YANCO)

@@ -77,7 +77,15 @@ def test_a_dataset_and_a_table_train_the_same():
     "table, features, message",
     [
         (TABLE, list(PAPER), r"lack the predictors .*features=\['vv', 'vh', 'day_of_year', 'air_temperature'\]"),
-        (TABLE.rename(columns={"vv": "VV"}), ["vv"], r"samples = samples.rename\(VV='vv'\)"),
+        (TABLE.rename(columns={"vv": "VV"}), ["vv"], r"samples = samples.rename\(columns=\{'VV': 'vv'\}\)"),
+        (
+            xr.Dataset.from_dataframe(TABLE.drop(columns="time")).rename(vv="VV"),
+            ["vv"],
+            r"samples = samples.rename\(\{'VV': 'vv'\}\)",
+        ),
+        (TABLE, ["vv", "soil_moisture"], "is what the model learns"),
+        (TABLE.assign(vv=10 ** (TABLE.vv / 10)), ["vv"], r"linear power rather than dB: units=\{'vv': '1'\}"),
+        (TABLE.assign(vv=TABLE.vv.astype(object).where(TABLE.index > 3, "n/a")), ["vv"], "'vv' does not hold numbers"),
         (
             TABLE.assign(air_temperature=TABLE.air_temperature + 273.15),
             ["air_temperature"],
@@ -85,7 +93,7 @@ def test_a_dataset_and_a_table_train_the_same():
         ),
         (TABLE.assign(soil_moisture=TABLE.soil_moisture * 100), ["vv"], r"'soil_moisture' has the median.*'%'"),
         (TABLE.drop(columns="soil_moisture"), ["vv"], "no 'soil_moisture'"),
-        (TABLE.assign(vv=np.nan), ["vv", "vh"], r"none of the 200 rows.*always missing: \['vv'\]"),
+        (TABLE.assign(vv=np.nan), ["vv", "vh"], r"none of the 200 rows.*always missing or invalid: \['vv'\]"),
         (pd.concat([TABLE, TABLE.vv], axis=1), ["vv"], r"\['vv'\] come more than once"),
         (xr.Dataset.from_dataframe(TABLE), ["vv"], "'vv' carries no units.*samples\\['vv'\\]"),
     ],
@@ -190,3 +198,44 @@ def test_dates_in_any_clear_form_are_the_same_days(time):
         train(TABLE.assign(time=time), Ridge(), features=features).digest
         == train(TABLE, Ridge(), features=features).digest
     )
+
+
+@pytest.mark.parametrize("fill", [-9999.0, 1e30, np.inf])
+@pytest.mark.parametrize("column", ["vv", "soil_moisture"])
+def test_fills_are_not_trained_on(column, fill, caplog):
+    features, filled = ["vv", "vh"], TABLE.copy()
+    filled.loc[:9, column] = fill
+    with caplog.at_level("INFO", logger="smgrid"):
+        model = train(filled, Ridge(), features=features)
+    assert model.digest == train(TABLE.iloc[10:], Ridge(), features=features).digest
+    assert f"10 of 200 rows left out for an invalid value, a fill or another unit: {column} 10" in caplog.text
+    assert "missing" not in caplog.text
+    assert np.isnan(model.predict(filled)[:10]).all() == (column == "vv")
+    assert np.isfinite(model.predict(filled)[10:]).all()
+
+
+def test_a_declared_unit_that_no_row_bears_is_said():
+    samples = xr.Dataset.from_dataframe(TABLE.drop(columns="time")).rename(index="sample")
+    for name, unit in {"vv": "dB", "vh": "dB", "soil_moisture": "m3 m-3", "air_temperature": "degC"}.items():
+        samples[name].attrs["units"] = unit
+    samples["air_temperature"] = (samples.air_temperature + 373).assign_attrs(units="degC")
+    with pytest.raises(ValueError, match=r"none of the 200 rows.*invalid: \['air_temperature'\]"):
+        train(samples, Ridge(), features=["vv", "air_temperature"])
+
+
+def test_units_of_a_name_that_is_nowhere_are_refused():
+    with pytest.raises(ValueError, match=r"units name \['air_temp'\], which are not there; there are \['vv'"):
+        train(TABLE, Ridge(), features=["vv"], units={"air_temp": "K"})
+    said = {"vv": "dB", "air_temperature": "degC"}  # a table's, not all of them this model's
+    assert train(TABLE, Ridge(), features=["vv"], units=said).digest == train(TABLE, Ridge(), features=["vv"]).digest
+
+
+def test_canonical_holds_for_the_target_too():
+    samples = xr.Dataset.from_dataframe(TABLE.drop(columns="time"))
+    model = train(samples, Ridge(), features=["vv"], units="canonical")
+    assert model.digest == train(TABLE, Ridge(), features=["vv"]).digest
+
+
+def test_decibels_above_0_pass_at_the_callers_word():
+    loud = TABLE.assign(vv=(TABLE.vv + 18) / 4)
+    assert train(loud, Ridge(), features=["vv"], units={"vv": "dB"}).ranges["vv"][0] > 0

@@ -229,6 +229,7 @@ def test_constant_and_empty_maps_are_drawn(value):
     [
         ({}, {}, ValueError, "the mapping of fields is empty"),
         (field(), {}, TypeError, "mapping from names to fields.*not DataArray"),
+        (xr.Dataset({"soil_moisture": field(), "status": field()}), {}, TypeError, "mapping from names.*not Dataset"),
         ({"a": np.ones((2, 2))}, {}, TypeError, "a field is an xarray DataArray.*ndarray"),
         (
             {"a": field(), "b": field(Grid(1, 11466, 31402, 84, 75))},

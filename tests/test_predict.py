@@ -282,7 +282,8 @@ def test_trap_lazy_map_writes_to_zarr_and_netcdf(tmp_path):
         (lambda c: c.drop_vars("spatial_ref"), r"cube = cube.rio.write_crs\('EPSG:6933'\)"),
         (lambda c: c.assign_coords(spatial_ref=((), 0, CRS(32755).to_cf())), r"the CRS is wrong"),
         (lambda c: c.assign_coords(spatial_ref=((), 0, CRS(4326).to_cf())), r"in degrees, but the axes reach"),
-        (lambda c: c.rename(x="lon", y="lat"), r"without 'y' and 'x'"),
+        (lambda c: c.rename(x="lon", y="lat"), r"without 'y' and 'x'.*smgrid.to_grid"),
+        (lambda c: c.isel(x=slice(0)), "the 'x' axis is empty"),
         (lambda c: c.drop_vars("time"), "no time"),
         (lambda c: c.assign_coords(time=[1, 2, 3]), "not dates"),
         (lambda c: c.assign_coords(time=pd.DatetimeIndex(TIMES, tz="Etc/GMT-9")), r"time zone.*tz_convert\(None\)"),
@@ -318,6 +319,8 @@ def test_units_at_the_callers_word():
     )
     with pytest.raises(ValueError, match="'vh' carries no units"):
         predict_map(bare, RF, units={"vv": "dB"})
+    with pytest.raises(ValueError, match=r"units name \['VV'\], which are not there; there are .*'vv'"):
+        predict_map(CUBE, RF, units={"VV": "1"})
 
 
 def test_unfitted_models_and_arrays_without_names_are_refused():

@@ -229,10 +229,12 @@ def test_bytes_do_not_depend_on_the_scheduler(tmp_path, cube, scheduler):
     assert tree(tmp_path / "m.zarr") == tree(tmp_path / "once.zarr")
 
 
-def test_inputs_that_lie_on_a_cluster(tmp_path, cube):
+@pytest.mark.parametrize("persisted", ["cube", "maps"])
+def test_what_lies_on_a_cluster_is_written(tmp_path, cube, persisted):
     distributed = pytest.importorskip("distributed")
     with distributed.Client(n_workers=1, processes=False, dashboard_address=":0"):
-        back = write_zarr(predict(cube.persist(), Halving()), tmp_path / "new/folder/m.zarr", progress=False)
+        maps = predict(cube.persist(), Halving()) if persisted == "cube" else predict(cube, Halving()).persist()
+        back = write_zarr(maps, tmp_path / "new/folder/m.zarr", progress=False)
     xr.testing.assert_identical(back.compute(), predict(cube, Halving()).compute())
 
 
@@ -763,7 +765,7 @@ def test_what_is_no_map_is_refused(tmp_path):
         write_zarr(xr.Dataset({"a": ("lat", [1.0])}), tmp_path / "m.zarr")
     with pytest.raises(TypeError, match="xarray Dataset"):
         write_zarr(np.zeros(3), tmp_path / "m.zarr")
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("m.zarr*"))
 
 
 def test_nothing_there(tmp_path):
@@ -795,3 +797,26 @@ def test_a_bar_on_request(tmp_path, cube, capsys):
     write_zarr(predict(cube, Halving()), tmp_path / "n.zarr", progress=False)
     write_zarr(predict(cube, Halving()), tmp_path / "o.zarr")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda m: m.isel(time=[]), r"no cell along \['time'\]"),
+        (lambda m: m.isel(x=[]), r"no cell along \['x'\]"),
+        (lambda m: m.astype(object), "is of dtype object, not numbers"),
+        (lambda m: m.assign_coords(time=m.time.where(m.time != m.time[1])), r"\(NaT\)"),
+        (lambda m: m.assign_coords(time=m.indexes["time"].tz_localize("UTC")), "time zone"),
+    ],
+)
+def test_what_cannot_be_stored_leaves_nothing_behind(tmp_path, cube, spoil, message):
+    with pytest.raises(ValueError, match=message):
+        write_zarr(spoil(predict(cube, Halving())), tmp_path / "m.zarr", progress=False)
+    assert not list(tmp_path.glob("m.zarr*"))
+
+
+def test_a_file_in_the_way_is_named(tmp_path, cube):
+    (tmp_path / "m.zarr").write_text("mine")
+    with pytest.raises(ValueError, match="is a file: a store is a folder"):
+        write_zarr(predict(cube, Halving()), tmp_path / "m.zarr", progress=False)
+    assert (tmp_path / "m.zarr").read_text() == "mine"

@@ -1,0 +1,258 @@
+"""Runs the paper's experiments: dependent, temporal, spatial, regional.
+
+Each scenario is a set of plain splits (`dependent`, `temporal`, `spatial`, `regional`); `run` tries every regressor on
+every split, `difference` and `verdict` say what the results show.
+
+References
+----------
+Zhu et al. (2025), IEEE TGRS 63, doi:10.1109/TGRS.2025.3533927, section III.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from smgrid import progress
+from smgrid.features import PAPER, Predictor
+from smgrid.files import existing, write_netcdf
+from smgrid.outcomes import difference, lay_out, verdict
+from smgrid.splits import MAKERS, Splits, dependent, regional, spatial, temporal
+from smgrid.trials import INNER, KINDS, Plan, Table, Trial, attempt, contenders
+
+__all__ = ["dependent", "difference", "open_results", "regional", "run", "spatial", "temporal", "verdict"]
+
+log = logging.getLogger("smgrid")
+
+TUNING = ("oracle", "honest")
+WRITE_EVERY = 60.0  # seconds between two writings of unfinished results
+
+# Seconds a draw on one core, shared as in `tuning`: a fit on 1000 rows, and the power of the rows it grows with; a test
+# of 200 000 rows with such a model, and the power of its training rows (benchmarks/scenario_cost.py).
+COST = {
+    "mlp": (0.16, 0.8, 0.12, 0.0),
+    "svr": (0.06, 1.3, 0.02, 1.1),
+    "rf": (0.05, 1.2, 0.11, 0.3),
+    "xgb": (0.037, 0.2, 0.05, 0.0),
+}
+
+
+def run(
+    samples: Any,
+    scenario: str | Splits,
+    regressors: Sequence[str] | Mapping[str, Any] = KINDS,
+    *,
+    path: str | Path | None = None,
+    repeats: int = 5,
+    draws: int = 20,
+    tuning: str = "oracle",
+    features: Sequence[str] | Mapping[str, Predictor] = tuple(PAPER),
+    seed: int = 0,
+    workers: int | None = None,
+) -> xr.Dataset:
+    """Try regressors on the splits of a scenario; the paper is `repeats=50, draws=100`.
+
+    Says first, through the log, how many fits there are and about how many core-hours they take. Baselines (training
+    mean, a line on SMAP alone, station climatology) are judged on the same splits.
+
+    Parameters
+    ----------
+    samples : Dataset (dim sample) or DataFrame
+        Predictors, `soil_moisture`, the station (see `smgrid.resampling.station_of`); `time` for "temporal".
+    scenario : {"dependent", "temporal", "spatial"} or Splits
+        With the paper's sizes, or splits made by `dependent`, `temporal`, `spatial`, `regional`, with other sizes.
+    regressors : sequence of str, or mapping of str to estimator or (estimator, search_space)
+        Kinds of `make_regressor` with their `search_space`; or own ones. An estimator without a space is fitted once.
+    path : path, optional
+        NetCDF file of the results. Each finished trial is kept beside it (PATH.ledger), so that the same call goes on
+        where a stopped one was, and more repeats, sizes or regressors add to what is there.
+    repeats, draws : int
+        Training sets a size; random draws from the search space for each.
+    tuning : {"oracle", "honest"}
+        Which draw counts: the best on the test set, as in the paper, or the best on inner folds of the training
+        stations. "honest" also gives `optimism`: how much smaller the oracle's RMSE is.
+    features : sequence of names, or mapping of str to Predictor
+    seed : int
+        Results follow from it and from the samples, whatever the workers and their order.
+    workers : int, optional
+        Processes; by default what a surrounding `joblib.parallel_config` says ("dask" for a cluster), else one a core.
+
+    Returns
+    -------
+    Dataset, dims (size, regressor, repeat)
+        `bias`, `pearson_r`, `rmse`, and `level` + `dynamics` = rmse^2, each with `X_interval` (bound: lower, upper;
+        95 %, stations drawn with replacement); `params` of the draw that counts; `rmse_of_draws` (draw); `optimism`;
+        `n_train`, `n_test`, `capped` (draws whose solver met its cap on steps); `station_count`, `station_bias`,
+        `station_mse` (station). NaN where a baseline does not exist.
+
+    Raises
+    ------
+    ValueError
+        Absent predictors, sizes the table cannot give, an unknown scenario or tuning.
+
+    References
+    ----------
+    Zhu et al. (2025), IEEE TGRS 63, doi:10.1109/TGRS.2025.3533927, section III.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> rng = np.random.default_rng(0)  # a synthetic table
+    >>> table = pd.DataFrame({"station": np.repeat([*"abcdef"], 20), "vv": rng.uniform(-18, -6, 120)})
+    >>> table["soil_moisture"] = 0.5 + 0.025 * table.vv + rng.normal(0, 0.01, 120)
+    >>> results = run(table, spatial(table, sizes=[3]), ["svr"], features=["vv"], repeats=1, draws=4, workers=1)
+    >>> results.rmse.sel(regressor="svr").item() < results.rmse.sel(regressor="training mean").item()
+    True
+    """
+    if tuning not in TUNING:
+        raise ValueError(f"tuning is one of {TUNING}, not {tuning!r}")
+    if repeats < 1 or draws < 1:
+        raise ValueError(f"repeats and draws are at least 1, not {repeats} and {draws}")
+    table = Table.of(samples, features)
+    plan = Plan(_splits_on(samples, scenario, table, seed), contenders(regressors), repeats, draws, tuning, seed)
+    trials = {trial.key(table.digest): trial for trial in plan.trials()}
+    ledger = None if path is None else Path(f"{path}.ledger")
+    known = {} if ledger is None else _read(ledger)
+    done = {key: known[key] for key in trials if key in known}
+    left = {key: trial for key, trial in trials.items() if key not in done}
+    _announce(plan, len(trials), list(left.values()), table)
+    source = str(getattr(samples, "attrs", {}).get("source", ""))
+
+    def results() -> xr.Dataset:
+        return lay_out(((trials[key], result) for key, result in done.items()), plan, table, source)
+
+    before, written = len(done), time.monotonic()
+    try:
+        with progress.shown(None, f"{plan.splits.scenario} scenario", len(left), lambda: len(done) - before):
+            for key, result, seconds in _all(table, left, workers):
+                done[key] = result
+                if path is not None and ledger is not None:
+                    _append(ledger, key, result, seconds)
+                    if time.monotonic() - written > WRITE_EVERY:
+                        write_netcdf(results(), path)
+                        written = time.monotonic()
+    finally:
+        if path is not None and done:
+            write_netcdf(results(), path)
+    return results()
+
+
+def open_results(path: str | Path) -> xr.Dataset:
+    """Open the results that `run` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The NetCDF file.
+    """
+    with xr.open_dataset(existing(path, "results of a scenario"), engine="netcdf4") as results:
+        return results.load()
+
+
+def _splits_on(samples: Any, scenario: str | Splits, table: Table, seed: int) -> Splits:
+    """The scenario on the rows that are complete."""
+    if isinstance(scenario, Splits):
+        if scenario.station.size != table.kept.size:
+            raise ValueError(
+                f"the splits are of a table of {scenario.station.size} rows, the samples have {table.kept.size}: "
+                "make them from these samples"
+            )
+        return scenario.on(table.kept)
+    if scenario not in MAKERS:
+        hint = ": give scenario=smgrid.scenarios.regional(samples, campaigns)" if scenario == "regional" else ""
+        raise ValueError(f"the scenario is one of {sorted(MAKERS)}, or splits, not {scenario!r}{hint}")
+    whole = samples.isel(sample=np.flatnonzero(table.kept)) if isinstance(samples, xr.Dataset) else samples[table.kept]
+    made: Splits = MAKERS[scenario](whole, seed=seed)
+    return made
+
+
+# ---- work
+
+
+def _announce(plan: Plan, trials: int, left: list[Trial], table: Table) -> None:
+    """Say how much there is to do before doing it."""
+    searched = [c for c in plan.contenders if c.estimator is not None]
+    per_split = sum(plan.draws if c.space else 1 for c in searched)
+    splits, each = plan.splits, plan.repeats * len(plan.splits.sizes)
+    rows = {size: tuple(part.size for part in splits.draw(size)) for size in splits.sizes}
+    hours = sum(_seconds(trial, *rows[trial.size]) for trial in left) / 3600
+    unknown = [c.name for c in searched if c.name not in COST]
+    log.info(
+        "%s scenario: %d rows of %d stations; %d sizes (%g to %g %s) x %d repeats; %d trials, %d fits%s; "
+        "%d trials are left, about %.2g core-hours%s",
+        *(splits.scenario, table.target.size, table.names.size, len(splits.sizes), splits.sizes[0], splits.sizes[-1]),
+        *(splits.unit, plan.repeats, trials, per_split * each),
+        f" and {INNER} inner ones for each" if plan.tuning == "honest" else "",
+        *(len(left), hours, f" without {unknown}, whose cost nobody knows" if unknown else ""),
+    )
+
+
+def _seconds(trial: Trial, train: int, test: int) -> float:
+    """About how long a trial takes on one core."""
+    if trial.contender.name not in COST:
+        return 0.0
+    fit, fit_power, walk, walk_power = COST[trial.contender.name]
+    inner = INNER * ((INNER - 1) / INNER) ** fit_power if trial.plan.tuning == "honest" else 0
+    thousands = train / 1000
+    once = fit * thousands**fit_power * (1 + inner) + walk * thousands**walk_power * test / 200_000
+    return once * (trial.plan.draws if trial.contender.space else 1)
+
+
+def _all(table: Table, left: Mapping[str, Trial], workers: int | None) -> Iterator[tuple[str, dict[str, Any], float]]:
+    """Every trial's result, as it comes."""
+    if workers == 1 or len(left) < 2:
+        for key, trial in left.items():
+            yield _timed(table, key, trial)
+        return
+    from joblib import Parallel, delayed
+    from joblib.parallel import get_active_backend
+
+    if workers is None and get_active_backend()[1] in (None, 1):
+        workers = -1
+    jobs = (delayed(_timed)(table, key, trial) for key, trial in left.items())
+    yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(jobs)
+
+
+def _timed(table: Table, key: str, trial: Trial) -> tuple[str, dict[str, Any], float]:
+    begun = time.process_time()
+    return key, attempt(table, trial), time.process_time() - begun
+
+
+# ---- the ledger: a line a trial, with a check over it, so that a line torn by a crash is no line
+
+
+def _append(ledger: Path, key: str, result: Mapping[str, Any], seconds: float) -> None:
+    body = json.dumps({"key": key, "seconds": round(seconds, 3), "result": result})
+    file = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:  # the leading newline keeps a line whole where the one before it was torn
+        data = f"\n{body}\t{_check(body)}\n".encode()
+        if os.write(file, data) != len(data):
+            raise OSError(f"no room to write {ledger}")
+    finally:
+        os.close(file)
+
+
+def _read(ledger: Path) -> dict[str, dict[str, Any]]:
+    """Finished trials by key; torn or altered lines are passed over."""
+    done = {}
+    with suppress(FileNotFoundError):
+        for line in ledger.read_text("utf-8", errors="replace").split("\n"):
+            body, _, check = line.rpartition("\t")
+            if body and check == _check(body):
+                said = json.loads(body)
+                done[said["key"]] = said["result"]
+    return done
+
+
+def _check(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
