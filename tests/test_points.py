@@ -39,7 +39,9 @@ def test_what_is_wrong_is_named(table, change, message):
 
 
 @pytest.mark.parametrize("dayfirst", [False, True])
-@pytest.mark.parametrize("written", ["2015-05-06", "20150506", "2015/5/6", "2015-05-06T21:00", "2015-05-07T07:00+10:00"])
+@pytest.mark.parametrize(
+    "written", ["2015-05-06", "20150506", "2015/5/6", "2015-05-06T21:00", "2015-05-07T07:00+10:00"]
+)
 def test_a_year_that_comes_first_leaves_no_choice(tmp_path, written, dayfirst):
     (tmp_path / "a.csv").write_text(f"day,sm\n{written},0.2\n")
     out = points.open(tmp_path / "a.csv", {"time": "day", "soil_moisture": "sm"}, dayfirst=dayfirst)

@@ -91,7 +91,9 @@ def _one(
     for name, most in (("latitude", 90), ("longitude", 360)):
         if name in table and (table[name].abs() > most).any():
             odd = table[name][table[name].abs() > most].iloc[0]
-            raise ValueError(f"{path}: {columns.get(name, name)!r} holds {odd:g}, which is no {name}: are they swapped?")
+            raise ValueError(
+                f"{path}: {columns.get(name, name)!r} holds {odd:g}, which is no {name}: are they swapped?"
+            )
     if "time" in table:
         try:
             table["time"] = dates(table["time"], dayfirst)
