@@ -29,11 +29,33 @@ def test_any_columns_any_units(table):
         ({"columns": {**COLUMNS, "depth": "z"}}, r"lacks the columns \['z'\]; it has \['Date'"),
         ({"columns": {"time": "Date"}}, "must name the one that holds soil_moisture"),
         ({"columns": {**COLUMNS, "time": "extra"}}, "'extra' does not hold dates"),
+        ({"dayfirst": False}, "'Date' does not hold dates"),
+        ({"columns": {**COLUMNS, "latitude": "Lon", "longitude": "Lat"}}, "'Lon' holds 146, which is no latitude"),
     ],
 )
 def test_what_is_wrong_is_named(table, change, message):
     with pytest.raises(ValueError, match=message):
         points.open(table, **{"columns": COLUMNS, "units": "%", "dayfirst": True, **change})
+
+
+@pytest.mark.parametrize("dayfirst", [False, True])
+@pytest.mark.parametrize(
+    "written", ["2015-05-06", "20150506", "2015/5/6", "2015-05-06T21:00", "2015-05-07T07:00+10:00"]
+)
+def test_a_year_that_comes_first_leaves_no_choice(tmp_path, written, dayfirst):
+    (tmp_path / "a.csv").write_text(f"day,sm\n{written},0.2\n")
+    out = points.open(tmp_path / "a.csv", {"time": "day", "soil_moisture": "sm"}, dayfirst=dayfirst)
+    assert out.time.dt.normalize().tolist() == [pd.Timestamp("2015-05-06")]
+    (tmp_path / "wide.csv").write_text(f"day,y1\n{written},20\n")
+    assert oznet.open(tmp_path / "wide.csv").time.dt.normalize().tolist() == [pd.Timestamp("2015-05-06")]
+
+
+@pytest.mark.parametrize("first, dayfirst", [("05/16/2015", True), ("16/05/2015", False)])
+def test_dates_in_another_order_than_said_are_refused(tmp_path, first, dayfirst):
+    for days in ([first, "05/06/2015"], ["05/06/2015", first]):
+        (tmp_path / "a.csv").write_text("day,sm\n" + "".join(f"{day},0.2\n" for day in days))
+        with pytest.raises(ValueError, match="'day' does not hold dates"):
+            points.open(tmp_path / "a.csv", {"time": "day", "soil_moisture": "sm"}, dayfirst=dayfirst)
 
 
 def test_no_table(tmp_path):

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from smgrid.sources import ismn
+from smgrid.sources.points import dates
 
 
 def open(
@@ -56,7 +57,7 @@ def open(
 def _table(path: Path, places: Mapping[str, tuple[float, float]], depth_to: float) -> pd.DataFrame:
     try:
         wide = pd.read_csv(path, index_col=0)
-        wide.index = pd.to_datetime(wide.index)
+        wide.index = pd.DatetimeIndex(dates(wide.index))
         wide = wide.astype("f8")
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(

@@ -37,7 +37,8 @@ def open(
     missing : iterable of str
         Texts that stand for a missing value.
     dayfirst : bool
-        Whether dates are written day first, as in 31/12/2015.
+        Whether dates with slashes or dots are written day first, as in 31/12/2015. Dates as ISO 8601 has them
+        (2015-12-31, 20151231) are read as such whatever it says; a zone in them is brought to UTC.
     **constant
         What the file does not hold and is the same for all its rows: `station="MB1", latitude=49.6, longitude=-98.0`.
 
@@ -49,8 +50,8 @@ def open(
     Raises
     ------
     ValueError
-        A column that the file lacks, values that are no numbers or dates, soil moisture outside 0..1 m3 m-3, unknown
-        units; the message names file and column.
+        A column that the file lacks, values that are no numbers or dates, places that are not on Earth, soil moisture
+        outside 0..1 m3 m-3, unknown units; the message names file and column.
     """
     way = conversion(units, "m3 m-3")
     if way is None:
@@ -87,15 +88,31 @@ def _one(
     for name in ("soil_moisture", "latitude", "longitude"):
         if name in table:
             table[name] = _numbers(path, columns.get(name, name), table[name])
+    for name, most in (("latitude", 90), ("longitude", 360)):
+        if name in table and (table[name].abs() > most).any():
+            odd = table[name][table[name].abs() > most].iloc[0]
+            raise ValueError(
+                f"{path}: {columns.get(name, name)!r} holds {odd:g}, which is no {name}: are they swapped?"
+            )
     if "time" in table:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # a date that pandas has to guess is not taken
-                table["time"] = pd.to_datetime(table["time"], dayfirst=dayfirst)
-        except (ValueError, UserWarning) as error:
+            table["time"] = dates(table["time"], dayfirst)
+        except ValueError as error:
             raise ValueError(f"{path}: {columns.get('time')!r} does not hold dates: {error}") from error
     order = [name for name in SHAPE if name in table]
     return table[[*order, *(name for name in table if name not in order)]]
+
+
+def dates(column: Iterable[Any], dayfirst: bool = False) -> pd.Series:
+    """UTC dates of text or of numbers such as 20150505; where the year does not come first, in the order said."""
+    text = pd.Series(column).astype("string")
+    year_first = bool(text.dropna().str.match(r"\s*\d{4}(\D|\d{4})").all())
+    with warnings.catch_warnings(record=True) as doubts:  # made errors, they would be lost inside pandas
+        warnings.simplefilter("always")
+        found = pd.to_datetime(text, dayfirst=dayfirst and not year_first, utc=True)
+    if doubts:  # a date that pandas has to guess is not taken
+        raise ValueError(str(doubts[0].message))
+    return found.dt.tz_localize(None)
 
 
 def _numbers(path: Path, column: str, values: pd.Series) -> pd.Series:
