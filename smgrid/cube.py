@@ -344,8 +344,8 @@ def _on_days(
     source: xr.DataArray, rule: Rule, days: NDArray[np.datetime64], observed: xr.DataArray | None
 ) -> xr.DataArray:
     if "time" not in source.dims:
-        alone = "time" in source.coords and rule.timing == "same day" and days.size
-        if not alone:
+        of_a_day = "time" in source.coords and rule.timing != "static" and days.size
+        if not of_a_day:  # a map of one day does not stand for others
             return source.drop_vars("time", errors="ignore")
         source = source.expand_dims("time")
     if rule.timing == "static":

@@ -208,6 +208,15 @@ def test_one_scene_is_a_cube_of_one_day():
     xr.testing.assert_equal(cube.vh.compute(), build_cube(SOURCES, GRID, DAYS[1:]).vh.drop_vars("acquired").compute())
 
 
+@pytest.mark.parametrize("name, units", [("smap", "m3 m-3"), ("air_temperature", "degC")])
+def test_one_map_of_a_day_does_not_stand_for_other_days(name, units):
+    days = np.array(["2015-05-05", "2015-09-14"], "M8[ns]")
+    field = degrees(name, 0.1, days[:1], units=units, missing=0).isel(time=0)
+    with pytest.raises(ValueError, match=f"{name}: .*(lies within the series|before any of the days)"):
+        build_cube({name: field}, GRID, days[1:])
+    assert "time" not in build_cube({name: field.drop_vars("time")}, GRID, days)[name].dims
+
+
 def test_sub_daily_weather_is_averaged_to_days_first():
     hours = np.datetime64("2015-04-25", "ns") + DAY // 4 * np.arange(100)
     six_hourly = degrees("t", 0.1, hours, "degC", missing=0, reach=0.8)
