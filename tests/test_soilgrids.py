@@ -90,6 +90,7 @@ def test_more_than_everything_is_counted(three):
     "prop, values, suffix, more, message",
     [
         ("sand", SAND, "_0-5cm_uncertainty", {}, r"holds the uncertainty of the map"),
+        ("sand", SAND, "_0-5cm_Q0.95", {}, r"holds the Q0.95 of the map"),
         (
             "sand",
             SAND // 100,
@@ -106,8 +107,9 @@ def test_what_is_wrong_is_said(tmp_path, prop, values, suffix, more, message):
         soilgrids.open(tif(tmp_path, prop, values, suffix=suffix, **more))
 
 
-def test_a_fill_that_is_not_declared_is_no_value(tmp_path):
-    soil = soilgrids.open(tif(tmp_path, "sand", np.where(SAND == -32768, -9999, SAND), nodata=None))
+@pytest.mark.parametrize("fill", [-9999, 32767])
+def test_a_fill_that_is_not_declared_is_no_value(tmp_path, fill):
+    soil = soilgrids.open(tif(tmp_path, "sand", np.where(SAND == -32768, fill, SAND).astype("i2"), nodata=None))
     np.testing.assert_array_equal(soil.sand, np.array([[50, NAN, NAN], [30, 70, 45]], "f4"))
 
 

@@ -24,6 +24,7 @@ from smgrid.sources._scenes import Paths, describe, elementwise, listed, mosaic,
 
 _PROPERTIES = {"sand": ("sand", 10.0), "clay": ("clay", 10.0), "bdod": ("bulk_density", 100.0)}  # name, stored / unit
 _ALIASES = {"bulk_density": "bdod"}
+_MOST = {"sand": 1000, "clay": 1000, "bdod": 265}  # as stored: all of the mass, and quartz without pores
 _MIDDLE = {"sand": (1.0, 100.0), "clay": (1.0, 100.0), "bdod": (0.2, 2.65)}  # where a median lies, in canonical units
 _LONG = {
     "sand": "sand (0.05 to 2 mm) in the fine earth, by mass",
@@ -47,7 +48,7 @@ def open(paths: Paths | Mapping[str, Any]) -> xr.Dataset:
     -------
     Dataset, dims (y, x)
         `sand`, `clay` (%) and `bulk_density` (g cm-3), as many as were given. NaN where the map has none: nodata,
-        declared or not, and 0, which is how services fill towns and water.
+        declared or not (so all above 100 %, or denser than quartz), and 0, which is how services fill towns and water.
 
     Raises
     ------
@@ -75,7 +76,8 @@ def open(paths: Paths | Mapping[str, Any]) -> xr.Dataset:
             name, divisor = _PROPERTIES[prop]
             _check_values(path, prop, peek(path)[band])
             stored = array.isel(band=band, drop=True).drop_vars(["scale", "offset", "units"], errors="ignore")
-            one = elementwise(_scaled, stored, divisor=divisor / float(array["scale"].values[band]))
+            scale = float(array["scale"].values[band])
+            one = elementwise(_scaled, stored, divisor=divisor / scale, most=_MOST[prop] / scale)
             one.attrs = {"source_files": Path(path).name}
             parts.append(one.to_dataset(name=name))
             depths.setdefault(name, set()).add(_depth(f"{array['band'].values[band]} {Path(path).name}"))
@@ -103,8 +105,9 @@ def impossible(soil: xr.Dataset) -> xr.DataArray:
     return over.rename("sand_and_clay_exceed_100_percent").drop_attrs()
 
 
-def _scaled(stored: NDArray[Any], *, divisor: float) -> NDArray[np.float32]:
-    return np.where(stored > 0, stored.astype("f8") / divisor, np.nan).astype("f4")
+def _scaled(stored: NDArray[Any], *, divisor: float, most: float) -> NDArray[np.float32]:
+    known = (stored > 0) & (stored <= most * (1 + 1e-6))
+    return np.where(known, stored.astype("f8") / divisor, np.nan).astype("f4")
 
 
 def _bands(path: str, bands: Sequence[str], key: str | None) -> dict[int, str]:
@@ -129,8 +132,9 @@ def _bands(path: str, bands: Sequence[str], key: str | None) -> dict[int, str]:
             f"{path}: neither its name nor its bands {list(bands)} say sand, clay or bdod: give a mapping, "
             "{'sand': path, 'clay': path, 'bdod': path}"
         )
-    if re.search("uncertainty", said, re.IGNORECASE):
-        raise ValueError(f"{path} holds the uncertainty of the map, not the map: take the one called mean")
+    other = re.search(r"uncertainty|(?<![a-z0-9])Q0[._]?\d+", said, re.IGNORECASE)
+    if other:
+        raise ValueError(f"{path} holds the {other[0]} of the map, not the map: take the one called mean")
     return named
 
 
@@ -166,7 +170,7 @@ def _told(soil: xr.Dataset, depths: Mapping[str, set[str]]) -> xr.Dataset:
         said = ", ".join(f"{name}: {' and '.join(sorted(some))}" for name, some in depths.items())
         raise ValueError(f"the maps are of different depths ({said}): give one depth, 0-5 cm for surface soil moisture")
     product = {"product": "SoilGrids", "version": "2.0", "depth": found.pop()}
-    rule = "nodata, values below 0 and 0 (towns, water) are missing; stored / "
+    rule = "nodata, values below 0 and 0 (towns, water), and impossibly high ones are missing; stored / "
     divisors = dict(_PROPERTIES.values())
     out = describe(
         soil,
