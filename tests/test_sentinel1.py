@@ -134,6 +134,19 @@ def test_border_noise_and_the_rim_of_the_swath(tmp_path, linear):
     assert "below -30 dB" in found.vv.attrs["rule"]
 
 
+@pytest.mark.parametrize("linear", [False, True])
+@pytest.mark.parametrize("names", [NAMES, NAMES[1:]])
+def test_a_fill_that_is_not_declared_is_no_value(tmp_path, names, linear):
+    bands = backscatter()
+    bands = (power(bands) if linear else bands)[len(NAMES) - len(names) :]
+    for k in range(len(names)):
+        bands[k, k, 5] = 1e6 if linear else -9999  # negative power is an error
+    found = sentinel1.open(write(tmp_path / "S1_20150505.tif", bands, names=names), scale="linear" if linear else "dB")
+    for k, name in enumerate(names):
+        values = found[{"angle": "incidence_angle"}.get(name, name.lower())].values[0]
+        assert np.isnan(values[k, 5]) and values[np.isfinite(values)].min() > -60 and np.nanmax(values) < 60
+
+
 def test_quiet_cross_polarisation_is_no_noise(tmp_path):
     bands = backscatter()
     bands[1, 4, 4] = -46.7  # calm water

@@ -108,6 +108,14 @@ def test_reflectance_scaled_or_not_is_one_thing(tmp_path, kind, factor):
     np.testing.assert_allclose(found.to_array()[:, 0], numbers() / 10000, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind, fill, factor", [("u2", 65535, 1), ("i2", -9999, 1), ("f4", -9999, 1e-4)])
+def test_a_fill_that_is_not_declared_is_no_value(tmp_path, kind, fill, factor):
+    bands = (numbers(("b4", "b8")) * factor).astype(kind)
+    bands[0, 3] = fill
+    found = sentinel2.open(write(tmp_path / "S2_20150505.tif", bands, names=["B4", "B8"])).b4[0]
+    assert found[3].isnull().all() and found.isnull().sum() == 30 and float(found.max()) < 0.1
+
+
 def test_a_declared_scale_and_offset_are_applied(tmp_path):
     import rasterio
 

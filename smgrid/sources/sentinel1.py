@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from smgrid.sources._scenes import Paths, describe, elementwise, gather, listed, open_bands, peek, per_file, tags, when
 
 NOISE = -30.0  # dB: below it VV is border noise, as in Earth Engine's guide
+LEAST, MOST = -60.0, 50.0  # dB: beyond them nothing is measured, so it is a fill
 _BANDS = {"vv": r"vv", "vh": r"vh", "incidence_angle": r"angle|incidence_?angle|theta|inc"}
 _MOST = {"S1A": 73, "S1B": 27, "S1C": 172}  # absolute orbit that begins a cycle of 175 relative ones
 AVERAGING = ("dB", "linear power")
@@ -64,7 +65,8 @@ def open(
     -------
     Dataset, dims (time, y, x), or (y, x) for one scene whose day is not known
         `vv`, `vh` (dB or 1), `incidence_angle` (degree), as far as the files have them. NaN outside the swath (nodata,
-        or 0 in VV, VH and angle, which is how exports fill), and where VV is below -30 dB (border noise). Along `time`:
+        or 0 in VV, VH and angle, which is how exports fill), where VV is below -30 dB (border noise), and where a
+        number is no backscatter (-60..50 dB) or angle (0..90), as undeclared fills are not. Along `time`:
         `acquired`, and `relative_orbit` (0: unknown), `orbit_pass` where known.
 
     Raises
@@ -171,7 +173,11 @@ def _cleaned(found: xr.Dataset, stored: str, averaging: str) -> xr.Dataset:
         limit = NOISE if stored == "dB" else 10 ** (NOISE / 10)
         kept = kept & ~(found["vv"] < limit)
     wanted = "dB" if averaging == "dB" else "linear"
+    ends = np.array([LEAST, MOST]) if stored == "dB" else 10 ** (np.array([LEAST, MOST]) / 10)
     out = found.where(kept)
+    for name, one in out.items():
+        low, high = (0.0, 90.0) if name == "incidence_angle" else ends
+        out[name] = one.where((one >= low) & (one <= high))
     for name in {"vv", "vh"} & set(found):
         out[name] = elementwise(_converted, out[name], stored=stored, wanted=wanted)
     return out

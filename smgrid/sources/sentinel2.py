@@ -39,6 +39,7 @@ from smgrid.sources._scenes import (
 )
 
 NAMES = ("b2", "b3", "b4", "b8", "b11", "b12")
+POSSIBLE = (-0.2, 2.0)  # reflectance: beyond them, in deep shade or on ice, it is a fill or a saturated sensor
 KEPT = (4, 5, 6, 7)  # scene classification: vegetation, bare soil, water, unclassified
 UNIT = 10000.0  # stored = reflectance * UNIT - offset
 _COMMON = {"blue": "b2", "green": "b3", "red": "b4", "nir": "b8", "swir16": "b11", "swir22": "b12"}
@@ -67,7 +68,8 @@ def open(
     Returns
     -------
     Dataset, dims (time, y, x), or (y, x) for one scene whose day is not known
-        `b2`, `b3`, `b4`, `b8`, `b11`, `b12` (1), as far as the files have them. NaN for nodata (0), and where the scene
+        `b2`, `b3`, `b4`, `b8`, `b11`, `b12` (1), as far as the files have them. NaN for nodata (0), for what
+        no surface reflects (beyond -0.2..2: saturation, fills that the file does not declare), and where the scene
         classification is other than 4 vegetation, 5 bare, 6 water, 7 unclassified. The classification itself is used
         here, at its own pixels, and not handed on: classes have no mean.
 
@@ -231,7 +233,9 @@ def _decoded(file: _File, factor: float, shift: float) -> xr.Dataset:
 
 
 def _reflectance(stored: NDArray[Any], *, empty: np.float32, factor: float, shift: float) -> NDArray[np.float32]:
-    return np.where(stored != empty, stored.astype("f8") * factor + shift, np.nan).astype("f4")
+    values = stored.astype("f8") * factor + shift
+    known = (stored != empty) & (values >= POSSIBLE[0]) & (values <= POSSIBLE[1])
+    return np.where(known, values, np.nan).astype("f4")
 
 
 def _refined(scene: xr.Dataset, finest: float) -> xr.Dataset:
@@ -263,6 +267,6 @@ def _clear(scenes: xr.Dataset) -> xr.Dataset:
 
 def _told(scenes: xr.Dataset, rules: set[str], masked: bool, version: str) -> xr.Dataset:
     clouds = f"kept are the classes {KEPT} of SCL" if masked else "no SCL was given, so clouds are not masked"
-    rule = "; ".join([*sorted(rules), "0 is missing", clouds])
+    rule = "; ".join([*sorted(rules), "0 is missing, and what no surface reflects", clouds])
     said = {"product": "Sentinel-2 L2A", "version": version, "rule": rule}
     return describe(scenes, {n: {"long_name": f"surface reflectance, band {n[1:]}", **said} for n in map(str, scenes)})
