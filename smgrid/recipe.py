@@ -159,7 +159,9 @@ def _days(said: Any, faults: list[str]) -> Any:
         if isinstance(said, dict):
             _check_keys(said, _DAYS, "[days]", faults)
             first, last = (np.datetime64(said[key], "D") for key in ("from", "to"))
-            step = int(said.get("step", 1))
+            step = said.get("step", 1)
+            if type(step) is not int:
+                raise ValueError(f"'step' is a whole number of days, not {step!r}")
             if step < 1 or last < first:
                 raise ValueError("'to' lies before 'from', or 'step' is below 1")
             return np.arange(first, last + 1, step)
@@ -180,6 +182,11 @@ def _chunks(said: Any, faults: list[str]) -> dict[str, int] | None:
         faults.append("[chunks] is a table, such as y = 512, x = 512")
         return None
     _check_keys(said, ("time", "y", "x"), "[chunks]", faults)
+    faults += [
+        f"[chunks]: {key} is a whole number of cells or days, or -1 for all of them, not {size!r}"
+        for key, size in said.items()
+        if type(size) is not int or (size < 1 and size != -1)
+    ]
     return said
 
 
@@ -202,6 +209,11 @@ def _open(label: str, table: Mapping[str, Any], base: Path, recipe: Recipe) -> N
     if faults:
         recipe.faults.extend(faults)
         return
+    loose = [key for key in names if key in table and key not in (*openers, *_OWN) and key not in single]
+    if loose:
+        raise ValueError(
+            f"{sorted(loose)[0]!r} is a predictor, so its choices are a table: {sorted(loose)[0]} = {{ window = 3 }}"
+        )
     if "paths" not in table:
         raise ValueError("paths are missing: a path, a pattern such as 'smap/*.h5', or a list of them")
     paths = _paths(table["paths"], base)
@@ -213,6 +225,9 @@ def _open(label: str, table: Mapping[str, Any], base: Path, recipe: Recipe) -> N
     absent = [name for name in {*wanted, *single} if name not in there]
     if absent or not wanted:
         raise ValueError(f"there is no predictor {sorted(absent) or ''} in the files; there are {there}")
+    idle = sorted({*single} - {*wanted})
+    if idle:
+        raise ValueError(f"there are choices for {idle}, but predictors = {wanted} leaves them out")
     wanted += [extra for extra, main in COMPANIONS.items() if main in wanted and extra in there and extra not in wanted]
     for name in wanted:
         if name in recipe.sources:
