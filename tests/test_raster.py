@@ -188,6 +188,12 @@ def test_values_that_are_no_such_quantity_are_refused(tmp_path, name, units, sto
 # ---- places that cannot be known
 
 
+def test_units_of_a_variable_that_is_not_there_are_refused(tmp_path):
+    path = tiff(tmp_path / "a.tif", np.full((1, 4, 5), 300, "i2"))
+    with pytest.raises(ValueError, match=r"units are given for \['lts'\], but the variables are \['lst'\]"):
+        sources.raster.open(path, name="lst", units={"lts": "0.02"})
+
+
 def test_a_missing_crs_is_an_error_and_can_be_said(tmp_path):
     data = xr.Dataset({"ndvi": (("y", "x"), FIELD)}, {"y": np.arange(10.0)[::-1] * 10, "x": np.arange(12.0) * 10})
     data["ndvi"].attrs["units"] = "1"

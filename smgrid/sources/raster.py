@@ -67,6 +67,9 @@ def open(
         data = _utc_days(north_up(_fields(open_dataset(path), name, path), path, crs=crs), path)
     else:
         data = _bands(str(path), name, crs)
+    strange = [label for label in units if label not in data] if isinstance(units, Mapping) else []
+    if strange:
+        raise ValueError(f"{path}: units are given for {strange}, but the variables are {list(map(str, data))}")
     about = {
         "product": str(data.attrs.get("title", Path(str(path)).name)),
         "version": str(data.attrs.get("product_version", "")),
