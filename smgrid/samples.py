@@ -42,6 +42,8 @@ def draw_samples(source: xr.Dataset | xr.DataArray, stations: pd.DataFrame | xr.
     """
     cube = as_cube(source) if not (isinstance(source, xr.DataArray) and "band" not in source.dims) else _named(source)
     table = _table(stations)
+    if "time" in table.columns and "time" in cube.coords and not cube["time"].ndim:
+        cube = cube.expand_dims("time")  # a map of one day meets that day alone
     grid = Grid.of(cube)
     row, col = grid.index(table["longitude"], table["latitude"])
     table = table.assign(row=row, col=col)

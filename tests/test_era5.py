@@ -191,6 +191,26 @@ def test_mixed_expver_of_old_files_is_merged_final_first(tmp_path, labels):
     assert air.attrs["version"].count("expver") >= 1 and "5" in air.attrs["version"]
 
 
+def test_preliminary_files_give_way_to_final_ones(tmp_path):
+    final, time = kelvin(), hours(3)[:-1]
+    files = []
+    for name, values, version, part in (
+        ("a_early", final + 5, "0005", slice(0, 48)),
+        ("b_final", final, "0001", slice(24, None)),
+    ):
+        data = dataset(values, time, name="t2m", units="K").isel(valid_time=part)
+        files.append(
+            write(
+                data.assign_coords(expver=("valid_time", [version] * data.sizes["valid_time"])), tmp_path / f"{name}.nc"
+            )
+        )
+    wanted = sources.era5.open(files[1]).air_temperature
+    for paths in (files, files[::-1]):
+        air = sources.era5.open(paths).air_temperature
+        assert (np.diff(air.time) > np.timedelta64(0)).all()
+        np.testing.assert_array_equal(air.sel(time=wanted.time), wanted)
+
+
 def test_longitudes_0_to_360_and_rows_from_the_south_are_turned(tmp_path):
     lat, lon = np.arange(-1, 1.5, 0.5, "f4"), np.arange(0, 360, 0.5, "f4")
     t2m = RNG.normal(280, 5, (24, lat.size, lon.size)).astype("f4")

@@ -176,7 +176,7 @@ def test_the_command_writes_a_cube_that_goes_on(folder, cube, tmp_path, capsys, 
         ("smap/*.h5", "smap/*.hdf5", r"\[sources.smap\]: no file fits the pattern 'smap/\*.hdf5'"),
         ("dem/*.hgt", "dem/S36E145.hgt", r"\[sources.dem\]: there is no file at .*S36E145.hgt; in that folder are"),
         ("window = 3", "windw = 3", r"\[sources.era5\]: 'windw' is no option .*did you mean 'window'"),
-        ("{ window = 3 }", '"trailing_median"', r"\[sources.era5\]: 'air_temperature' is a predictor, so its choices are"),
+        ("{ window = 3 }", '"trailing_median"', r"\[sources.era5\]: 'air_temperature' is a predictor, so its choices"),
         (
             "{ window = 3 }",
             '{ window = 3 }\npredictors = ["precipitation"]',

@@ -43,6 +43,14 @@ def test_chunks_and_order_do_not_matter(scene):
     pd.testing.assert_frame_equal(a, b.reset_index(drop=True))
 
 
+def test_a_map_of_one_day_meets_that_day_alone(scene):
+    day = scene.cube.time.values[1]
+    of_the_day = scene.stations[scene.stations.time.dt.floor("D") == day]
+    assert 0 < len(of_the_day) < len(scene.stations)
+    one = draw_samples(scene.cube.sel(time=day), scene.stations)
+    xr.testing.assert_identical(one, draw_samples(scene.cube, of_the_day))
+
+
 def test_samples_train(scene):
     table = scene.stations.assign(
         time=np.tile(scene.cube.time.values, len(scene.stations) // 4 + 1)[: len(scene.stations)]

@@ -59,7 +59,7 @@ def open(paths: Any, *, product: str | None = None, accumulated: bool | None = N
     paths : path, pattern, or sequence of paths
         NetCDF as the Climate Data Store gives it, old (`time`, mixed `expver`) or new (`valid_time`, `number`,
         `expver`), or GRIB (needs `pip install 'smgrid[grib]'`). Files may split time, or variables; hours that come
-        twice count once.
+        twice count once, final before preliminary.
     product : "ERA5-Land" or "ERA5", optional
         By default what names, metadata, values and spacing tell.
     accumulated : bool, optional
@@ -219,8 +219,8 @@ def _same_cells(pieces: list[_Piece]) -> None:
 
 
 def _join(pieces: list[_Piece]) -> xr.DataArray:
-    """The pieces of one variable along time; of hours that come twice the first counts."""
-    pieces = sorted(pieces, key=lambda piece: piece.array["time"].values.min())
+    """The pieces of one variable along time; of hours that come twice the final counts (expver), else the first."""
+    pieces = sorted(pieces, key=lambda piece: (max(piece.expver, default=""), piece.array["time"].values.min()))
     units = {piece.array.attrs.get("units") for piece in pieces}
     if len(units) > 1:
         raise ValueError(f"{_names(pieces)}: {pieces[0].array.name!r} comes in the units {sorted(map(str, units))}")

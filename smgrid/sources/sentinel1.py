@@ -65,8 +65,8 @@ def open(
     -------
     Dataset, dims (time, y, x), or (y, x) for one scene whose day is not known
         `vv`, `vh` (dB or 1), `incidence_angle` (degree), as far as the files have them. NaN outside the swath (nodata,
-        or 0 in VV, VH and angle, which is how exports fill), where VV is below -30 dB (border noise), and where a number
-        is no backscatter (-60..50 dB) or angle (0..90), as a fill is that the file does not declare. Along `time`:
+        or 0 in VV, VH and angle, which is how exports fill), where VV is below -30 dB (border noise), and where a
+        number is no backscatter (-60..50 dB) or angle (0..90), as undeclared fills are not. Along `time`:
         `acquired`, and `relative_orbit` (0: unknown), `orbit_pass` where known.
 
     Raises
