@@ -187,13 +187,14 @@ def _announce(plan: Plan, trials: int, left: list[Trial], table: Table) -> None:
     rows = {size: tuple(part.size for part in splits.draw(size)) for size in splits.sizes}
     hours = sum(_seconds(trial, *rows[trial.size]) for trial in left) / 3600
     unknown = [c.name for c in searched if c.name not in COST]
+    about = f"about {hours:.2g} core-hours" if len(unknown) < len(searched) else "for how long, nobody knows"
     log.info(
         "%s scenario: %d rows of %d stations; %d sizes (%g to %g %s) x %d repeats; %d trials, %d fits%s; "
-        "%d trials are left, about %.2g core-hours%s",
+        "%d trials are left, %s%s",
         *(splits.scenario, table.target.size, table.names.size, len(splits.sizes), splits.sizes[0], splits.sizes[-1]),
         *(splits.unit, plan.repeats, trials, per_split * each),
         f" and {INNER} inner ones for each" if plan.tuning == "honest" else "",
-        *(len(left), hours, f" without {unknown}, whose cost nobody knows" if unknown else ""),
+        *(len(left), about, f" without {unknown}" if unknown and len(unknown) < len(searched) else ""),
     )
 
 

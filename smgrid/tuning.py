@@ -216,46 +216,53 @@ def _forest(models: list[Any], rows: NDArray[Any], target: NDArray[Any], test: N
     rows, test = np.ascontiguousarray(rows, "f4"), np.ascontiguousarray(test, "f4")
     leaf = DecisionTreeRegressor(random_state=0).fit(rows, target).tree_.apply(test)
     order = np.lexsort((leaf,) if alike is None else (leaf, alike))
-    back = np.argsort(order)
-    test = test[order]
-    for members in _by(models, "n_estimators", "max_depth"):
-        limits: dict[float, list[int]] = defaultdict(list)
-        for i in members:
-            depth = models[i].max_depth
-            limits[np.inf if depth is None else depth].append(i)
-        yield from ((i, total[back], False) for i, total in _grow(models, limits, rows, target, test))
+    back, test = np.argsort(order), test[order]
+    for drawing in _by(models, *(set(models[0].get_params()) - {"random_state", "bootstrap", "max_samples"})):
+        most = max(models[i].n_estimators for i in drawing)
+        seeds = _seeds(models[drawing[0]], most, rows, target)
+        for members in _by([models[i] for i in drawing], "n_estimators", "max_depth"):
+            group = [drawing[k] for k in members]
+            for i, total in _grow({i: models[i] for i in group}, seeds, rows, target, test):
+                yield i, total[back], False
+
+
+_Seeds = Sequence[tuple[int, NDArray[np.float64] | None]]
 
 
 def _grow(
-    models: list[Any], limits: Mapping[float, list[int]], rows: NDArray[Any], target: NDArray[Any], test: NDArray[Any]
+    forests: Mapping[int, Any], seeds: _Seeds, rows: NDArray[Any], target: NDArray[Any], test: NDArray[Any]
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Means over the first trees, for every depth limit at once; a tree is grown anew only where its limit bites."""
-    most = {limit: max(models[i].n_estimators for i in members) for limit, members in limits.items()}
+    from sklearn.tree import DecisionTreeRegressor
+
+    limits: dict[float, list[int]] = defaultdict(list)
+    for i, forest in forests.items():
+        limits[np.inf if forest.max_depth is None else forest.max_depth].append(i)
+    most = {limit: max(forests[i].n_estimators for i in members) for limit, members in limits.items()}
     total = {limit: np.zeros(len(test)) for limit in limits}
-    forest = models[next(iter(limits.values()))[0]]
-    trees = _trees(forest, max(most.values()), rows, target)
-    for t, (tree, weight) in enumerate(trees, start=1):
+    forest = next(iter(forests.values()))
+    plain = {name: getattr(forest, name) for name in forest.estimator_params}
+    for t, (seed, weight) in enumerate(seeds[: max(most.values())], start=1):
         grown, values = None, np.empty(0)
         for limit in sorted(limits, reverse=True):
             if t > most[limit]:
                 continue
             if grown is None or grown.max_depth > limit:
-                tree.set_params(max_depth=None if limit == np.inf else limit)
-                grown = tree.fit(rows, target, sample_weight=weight, check_input=False).tree_
-                values = grown.predict(test).reshape(-1)
+                own = plain | {"random_state": seed, "max_depth": None if limit == np.inf else limit}
+                tree = DecisionTreeRegressor(**own).fit(rows, target, sample_weight=weight, check_input=False)
+                grown, values = tree.tree_, tree.tree_.predict(test).reshape(-1)
             total[limit] += values
-            yield from ((i, total[limit] / t) for i in limits[limit] if models[i].n_estimators == t)
+            yield from ((i, total[limit] / t) for i in limits[limit] if forests[i].n_estimators == t)
 
 
-def _trees(
-    forest: Any, count: int, rows: NDArray[Any], target: NDArray[Any]
-) -> Iterator[tuple[Any, NDArray[np.float64] | None]]:
-    """Unfitted trees and row weights of a forest: one of stumps draws the same seeds and rows, at next to no cost."""
+def _seeds(forest: Any, count: int, rows: NDArray[Any], target: NDArray[Any]) -> _Seeds:
+    """Seed and row weights of each tree of a forest: one of stumps draws the same, at next to no cost."""
     from sklearn.base import clone
 
-    stumps = clone(forest).set_params(n_estimators=count, max_depth=1).fit(rows, target)
-    for stump, drawn in zip(stumps.estimators_, stumps.estimators_samples_):
-        yield clone(stump), np.bincount(drawn, minlength=len(rows)).astype("f8") if forest.bootstrap else None
+    stumps = clone(forest).set_params(n_estimators=count, max_depth=1, max_features=1).fit(rows, target)
+    drawn = stumps.estimators_samples_ if forest.bootstrap else [None] * count
+    weights = (None if one is None else np.bincount(one, minlength=len(rows)).astype("f8") for one in drawn)
+    return [(stump.random_state, weight) for stump, weight in zip(stumps.estimators_, weights)]
 
 
 # ---- support vectors

@@ -281,7 +281,10 @@ def test_the_cost_is_said_first(caplog):
     with caplog.at_level(logging.INFO, "smgrid"):
         run(regressors={"rf": (RandomForestRegressor(2), {"max_depth": [1]}), "own": Ridge()}, tuning="honest")
     assert "2 sizes (1 to 6 cells) x 2 repeats; 20 trials, 20 fits and 3 inner ones for each" in caplog.text
-    assert "core-hours without ['own'], whose cost nobody knows" in caplog.text
+    assert "core-hours without ['own']" in caplog.text
+    with caplog.at_level(logging.INFO, "smgrid"):
+        run(regressors=RIDGE)
+    assert "12 trials are left" not in caplog.text and "16 trials are left, for how long, nobody knows" in caplog.text
 
 
 # ---- verdicts

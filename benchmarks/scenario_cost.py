@@ -1,0 +1,152 @@
+"""What the paper's protocol costs, draw by draw and with shared work.
+
+    python benchmarks/scenario_cost.py [--sizes 1000,5000] [--regressors xgb,rf,svr,mlp] [--draws 100] [--naive 20]
+
+CPU seconds of one core for 100 draws of Table III on one split of `synthetic.network()`: training rows drawn at random,
+all others (some 200 000) test. The plain loop is timed on evenly spaced draws (scaled by their trees, where draws have
+trees; support vectors predict 4000 rows, scaled); RMSE of both ways are compared on those draws. From the seconds, by
+power laws between the sizes, the whole protocol: 29 sizes x 50 repeats x 4 regressors x 100 draws = 580 000 fits.
+"""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+
+import numpy as np
+
+import smgrid
+from smgrid import tuning
+from smgrid.regressors import one_thread
+from smgrid.resampling import stream
+from smgrid.trials import Table
+
+KINDS = ("xgb", "rf", "svr", "mlp")
+PROTOCOL = (
+    [(n, 203_000 - n) for n in range(1000, 10_001, 1000)]  # dependent: 0.5 to 5 % of some 200 000
+    + [(528 * k, 114_793) for k in range(1, 22, 2)]  # temporal
+    + [(200 * k, 203_000 - 200 * k) for k in range(1, 58, 8)]  # spatial: some 200 samples a cell
+)
+
+
+def rmse(values, truth):
+    return float(np.sqrt(np.mean((values - truth) ** 2)))
+
+
+def clock(work):
+    begun = time.process_time()
+    answer = work()
+    return answer, time.process_time() - begun
+
+
+def measure(table, kind, size, draws, naive):
+    """Fit and test seconds of the plain loop, all seconds of the shared way, for `draws` draws; RMSE of both."""
+    rng = stream(0, "benchmark", size)
+    order = rng.permutation(table.target.size)
+    train, test = np.sort(order[:size]), np.sort(order[size:])
+    rows, unseen = table.inputs(train, test)
+    target, truth = table.target[train], table.target[test]
+    estimator = smgrid.make_regressor(kind, **({"n_jobs": 1} if kind in ("rf", "xgb") else {}))
+    todo = tuning.draw_params(smgrid.search_space(kind), draws, stream(1, kind))
+    part = slice(0, 4000) if kind == "svr" else slice(None)  # of the test rows, for the plain loop
+    scale = len(truth) / len(truth[part])
+
+    plain, fit, walk, done = {}, 0.0, 0.0, 0.0
+    with one_thread(), tuning._quiet():
+        for i in range(0, draws, max(1, draws // naive)) if naive else ():
+            model = tuning.configured(estimator, todo[i])
+            _, seconds = clock(lambda m=model: m.fit(rows, target))
+            fit += seconds
+            values, seconds = clock(lambda m=model: m.predict(unseen[part]))
+            walk += seconds * scale
+            plain[i], done = rmse(values, truth[part]), done + todo[i].get("n_estimators", 1)
+        whole = sum(draw.get("n_estimators", 1) for draw in todo)
+        # perceptrons share nothing among draws: the same draws on both sides
+        some = list(plain) if kind == "mlp" and plain else list(range(draws))
+        gaps, caps, first = [], 0, time.process_time()
+        for one in tuning.predict_draws(
+            estimator, [todo[i] for i in some], rows, target, unseen, alike=table.code[test]
+        ):
+            caps += one.capped * len(one.draws)
+            gaps += [abs(rmse(one.values[part], truth[part]) - plain[some[k]]) for k in one.draws if some[k] in plain]
+        shared = (time.process_time() - first) * draws / len(some)
+    return {
+        "kind": kind,
+        "size": size,
+        "naive": (fit + walk) * whole / done if done else None,
+        "naive_fit": fit * whole / done if done else None,
+        "shared": shared,
+        "gap": max(gaps, default=None),
+        "capped": caps * draws // len(some),
+        "poly": sum(draw.get("kernel") == "poly" for draw in todo),
+    }
+
+
+def power(points, n):
+    """A power law through {size: seconds}, piece by piece; the nearest piece's exponent beyond the ends."""
+    sizes = sorted(points)
+    if len(sizes) == 1:
+        return points[sizes[0]]
+    k = int(np.clip(np.searchsorted(sizes, n) - 1, 0, len(sizes) - 2))
+    a, b = sizes[k : k + 2]
+    return points[a] * (n / a) ** max(0, np.log(points[b] / points[a]) / np.log(b / a))
+
+
+def hours(points, draws):
+    return sum(power(points, n) for n, _ in PROTOCOL) * 50 / 3600 * 100 / draws
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", default="1000,5000")
+    parser.add_argument("--regressors", default=",".join(KINDS))
+    parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--naive", type=int, default=20, help="draws of the plain loop; 0 leaves it out")
+    parser.add_argument("--cells", type=int, default=1021)
+    parser.add_argument("--json", help="file to which each measurement is added, and from which others are taken")
+    args = parser.parse_args()
+    table = Table.of(smgrid.synthetic.network(args.cells, seed=0), list(smgrid.PAPER))
+    found = []
+    if args.json:
+        try:
+            with open(args.json) as file:
+                found = [json.loads(line) for line in file]
+        except FileNotFoundError:
+            pass
+    print(f"synthetic; {table.target.size} samples, {args.draws} draws")
+    print(
+        "| regressor | training rows | plain, s (fits) | shared, s | ratio | RMSE differs by at most | draws at a cap |"
+    )
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for size in [int(size) for size in args.sizes.split(",") if size]:
+        for kind in args.regressors.split(","):
+            found.append(measure(table, kind, size, args.draws, args.naive))
+            if args.json:
+                with open(args.json, "a") as file:
+                    file.write(json.dumps(found[-1]) + "\n")
+    for m in sorted(found, key=lambda m: (KINDS.index(m["kind"]), m["size"])):
+        plain = f"- | {m['shared']:.1f} | - | -"
+        if m["naive"]:
+            both, ratio = f"{m['naive']:.1f} ({m['naive_fit']:.1f}) | {m['shared']:.1f}", m["naive"] / m["shared"]
+            plain = f"{both} | x{ratio:.1f} | {m['gap']:.0e}"
+        caps = f"{m['capped']} of {m['poly']} polynomial" if m["kind"] == "svr" else m["capped"]
+        print(f"| {m['kind']} | {m['size']} | {plain} | {caps} |", flush=True)
+
+    print("\n| whole protocol, core-hours | plain | shared |\n|---|--:|--:|")
+    total = np.zeros(2)
+    for kind in dict.fromkeys(m["kind"] for m in found):
+        ways = defaultdict(dict)
+        for m in found:
+            if m["kind"] == kind:
+                ways["shared"][m["size"]] = m["shared"]
+                if m["naive"]:
+                    ways["naive"][m["size"]] = m["naive"]
+        both = np.array([hours(ways[way], args.draws) if ways[way] else np.nan for way in ("naive", "shared")])
+        total += both
+        print(f"| {kind} | {both[0]:.0f} | {both[1]:.1f} |")
+    print(f"| all | {total[0]:.0f} | {total[1]:.1f} |")
+    print(f"\non 2 cores {total[1] / 2:.0f} hours, on 16 workers {total[1] / 16:.1f} hours")
+
+
+if __name__ == "__main__":
+    main()
