@@ -151,8 +151,10 @@ def test_ease_rasters_may_ascend_or_be_one_row():
     np.testing.assert_array_equal(to_grid(field[::-1], grid), expected)
     np.testing.assert_array_equal(to_grid(field[:, ::-1], grid), expected)
     np.testing.assert_array_equal(to_grid(field[:1], cells)[0], field[0])
-    with pytest.raises(ValueError, match="a single pixel, which does not tell its size"):
-        to_grid(field[:1, :1], cells)
+    np.testing.assert_array_equal(to_grid(field[:1, :1], cells)[0, 0], field[0, 0])  # its transform tells its size
+    lonely = field[:1, :1].assign_coords(spatial_ref=0)
+    with pytest.raises(ValueError, match="CRS"):
+        to_grid(lonely, cells)
 
 
 @given(
