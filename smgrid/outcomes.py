@@ -71,13 +71,14 @@ def lay_out(found: Iterable[tuple[Trial, Mapping[str, Any]]], plan: Plan, table:
     for name, triple in scores.items():
         said, units = LABELS[name]
         data[name] = dims, triple[..., 0], {"long_name": said, "units": units}
-        about = f"{LEVEL:.0%} interval of {name}, stations drawn with replacement"
-        data[f"{name}_interval"] = (*dims, "bound"), triple[..., 1:], {"long_name": about, "units": units}
+        spread = f"{LEVEL:.0%} interval of {name}, stations drawn with replacement"
+        data[f"{name}_interval"] = (*dims, "bound"), triple[..., 1:], {"long_name": spread, "units": units}
     data |= {name: (dims, values, {"long_name": COUNTS.get(name, HONEST)}) for name, values in plain.items()}
     data["params"] = dims, params, {"long_name": "parameters of the draw that counts, as JSON"}
     data["rmse_of_draws"] = (*dims, "draw"), of_draws, {"long_name": "test RMSE of every draw", "units": "m3 m-3"}
     for name, each in stations.items():
-        data[f"station_{name}"] = (*dims, "station"), each, {"long_name": f"{name} of the errors at each station"}
+        about = {"long_name": f"{name} of the errors at each station"}
+        data[f"station_{name}"] = (*dims, "station"), each, about, {"zlib": True}
     coords = {
         "size": ("size", np.array(plan.splits.sizes), {"long_name": f"training size, {plan.splits.unit}"}),
         "regressor": np.array(names, object),

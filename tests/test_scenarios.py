@@ -359,3 +359,20 @@ def test_what_is_no_estimator():
         run(regressors={"rf": "rf"})
     with pytest.raises(FileNotFoundError, match="no results of a scenario at nowhere"):
         scenarios.open_results("nowhere.nc")
+
+
+def test_a_dask_cluster_gives_the_same():
+    distributed = pytest.importorskip("distributed")
+    joblib = pytest.importorskip("joblib")
+    with distributed.Client(n_workers=1, threads_per_worker=1, dashboard_address=None), joblib.parallel_config("dask"):
+        xr.testing.assert_identical(run(workers=None), RESULTS)
+
+
+def test_a_region_s_stations_against_its_campaigns():
+    table = TABLE.assign(network=np.where(TABLE.station < "s03", "SMAPEX", "OzNet"))
+    scheme = scenarios.regional(table, "SMAPEX")
+    found = run(scheme, TREE | RIDGE, table, tuning="honest")
+    assert found["size"].values.tolist() == [9] and (found.n_test.sel(regressor="ridge") == 120).all()
+    assert found.attrs["scenario"] == "regional" and "regional, 9 training cells, tree" in scenarios.verdict(found)
+    ridge = found.rmse.sel(regressor="ridge").values.ravel()
+    assert np.ptp(ridge) == 0, "all stations train in every repeat, and ridge draws nothing"
