@@ -182,7 +182,7 @@ def truth(field, grid):
         exact = carry(field, grid, locate(field, grid), how="mean", min_coverage=0.5, dtype="float64")
         return exact.values, (slice(2, -2), slice(2, -2))
     mesh = Mesh.of(field, askew(field), grid)
-    half = int(np.clip(600 * mesh.side, 6, 60))
+    half = min(int(np.clip(600 * mesh.side, 6, 60)), *(n // 2 for n in grid.shape))
     part = tuple(slice(n // 2 - half, n // 2 + half) for n in grid.shape)
     window = mesh.window(*part)
     total, known = Clip(mesh, window).sums(field.values[window.rows, window.cols])

@@ -38,7 +38,7 @@ class Clip:
         for pixel, row, col, area in self._pieces():
             row = row - (mesh.grid.row + window.down.start)
             col = (col - (mesh.grid.col + window.along.start)) % mesh.period
-            here = (row >= 0) & (row < self.shape[0]) & (col < self.shape[1])
+            here = (row >= 0) & (row < self.shape[0]) & (col < self.shape[1]) & (area > 0)
             areas.append(area[here])
             cells.append((row * self.shape[1] + col)[here].astype("i4"))
             pixels.append(pixel[here].astype("i4"))

@@ -230,7 +230,8 @@ class Mesh:
 
     def covered(self, window: Window) -> NDArray[np.bool_]:
         """Whether the raster reaches over the whole of each cell: its corners all lie in it."""
-        inside = self.reaches(*self.at(window, 0))
+        row, col = self.at(window, 0)
+        inside = (row >= 0) & (row <= self.shape[0]) & (col >= 0) & (col <= self.shape[1])
         return inside[:-1, :-1] & inside[:-1, 1:] & inside[1:, :-1] & inside[1:, 1:]
 
     def at(self, window: Window, shift: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -238,20 +239,16 @@ class Mesh:
         v, u = (np.arange(part.start, part.stop + (shift == 0)) + shift for part in window[:2])
         return self.back(self.grid.row + v[:, None], self.grid.col + u[None])
 
-    def reaches(self, row: NDArray[np.float64], col: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether positions lie in the raster."""
-        return (row >= 0) & (row < self.shape[0]) & (col >= 0) & (col < self.shape[1])
-
 
 class Holders:
     """The pixels that hold the centres of the cells of a window."""
 
     def __init__(self, mesh: Mesh, window: Window) -> None:
-        row, col = mesh.at(window, 0.5)
-        self.shape, self.held = window.shape, mesh.reaches(row, col)
-        self.row, self.col = (
-            np.where(self.held, z - part.start, 0).astype("intp") for z, part in zip((row, col), window[2:])
-        )
+        self.shape, self.held = window.shape, np.ones(window.shape, bool)
+        place = [z - part.start for z, part in zip(mesh.at(window, 0.5), window[2:])]
+        for z, part in zip(place, window[2:]):
+            self.held &= (z >= 0) & (z < part.stop - part.start)
+        self.row, self.col = (np.where(self.held, z, 0).astype("intp") for z in place)
 
     def at_centres(self, image: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The value at each cell's centre, and whether there is one."""

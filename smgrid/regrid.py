@@ -15,6 +15,7 @@ stay in cache. A cell's sum runs over its own pixels in their own order, so neit
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -197,6 +198,23 @@ class _Tile(NamedTuple):
     weights: csr_array
 
 
+@dataclass(frozen=True)
+class _Sparse:
+    """A sparse matrix as its arrays: what a task graph holds must say what it is made of, and SciPy's do not."""
+
+    data: NDArray[np.float64]
+    indices: NDArray[Any]
+    indptr: NDArray[Any]
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, matrix: csr_array) -> _Sparse:
+        return cls(matrix.data, matrix.indices, matrix.indptr, matrix.shape)
+
+    def matrix(self) -> csr_array:
+        return csr_array((self.data, self.indices, self.indptr), self.shape)
+
+
 class _Tiling(NamedTuple):
     blocks: list[list[Any]]  # patches, or nested lists of them
     weigh: Any  # makes an overlap of a patch's weights
@@ -236,7 +254,7 @@ def _tiling(sides: tuple[Side, Side], how: str) -> _Tiling:
                 slice(col.start, col.stop),
                 row.pixels,
                 col.pixels,
-                (row.weights, col.weights),
+                (_Sparse.of(row.weights), _Sparse.of(col.weights)),
             )
             for col in along
         ]
@@ -359,7 +377,8 @@ def _stack(window: NDArray[Any], overlap: Any, kernel: Any, dtype: np.dtype[Any]
 class _Overlap:
     """Weights of one tile, the rows cut into strips of some `ROWS` pixels."""
 
-    def __init__(self, rows: csr_array, cols: csr_array) -> None:
+    def __init__(self, down: _Sparse, along: _Sparse) -> None:
+        rows, cols = down.matrix(), along.matrix()
         self.rows, self.cols, self.shape = rows, cols, (rows.shape[0], cols.shape[0])
         cells = max(1, ROWS * rows.shape[0] // max(1, rows.nnz))
         self.strips = []

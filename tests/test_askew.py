@@ -10,6 +10,7 @@ from pyproj import CRS, Transformer
 import smgrid.coarse
 import smgrid.regrid
 from smgrid.grid import Grid
+from smgrid.identity import block_identities
 from smgrid.mesh import Mesh
 from smgrid.overlap import askew
 from smgrid.regrid import carry, to_grid
@@ -244,6 +245,15 @@ def test_windows_are_bounded(no_compute, monkeypatch):
         out = to_grid(field, Grid.whole())
         assert max(windows) <= most and pixels.size <= sum(windows) < waste * pixels.size
         assert max(map(max, out.chunks)) <= 1024
+
+
+@pytest.mark.parametrize("crs, step", [(UTM55, 25), (UTM55, 250), (4326, 0.002)])
+def test_a_stopped_run_can_know_its_blocks_again(crs, step):
+    field, grid = raster(crs, 146, -34.7, step, 90, 90), around(146, -34.7)
+    (first,), (again,), (other,) = (
+        block_identities(to_grid(f.chunk(x=40), grid).data).values() for f in (field, field.copy(), field + 1)
+    )
+    assert first == again != other
 
 
 def test_a_dataset_and_its_attributes_are_carried():
