@@ -9,9 +9,9 @@ fixed offset.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,20 +82,7 @@ def interpolate(
     >>> interpolate(smap, ["2015-05-15", "2015-05-17", "2015-05-20"], how="linear", max_gap=5).values.tolist()
     [0.25, 0.5, nan]
     """
-    if how not in _HOW:
-        raise ValueError(f"how is one of {_HOW}, not {how!r}")
-    if not max_gap > 0:
-        raise ValueError(f"max_gap is a number of days above 0, not {max_gap!r}")
-    asked = _days(days)
-
-    def one(array: xr.DataArray) -> tuple[Way, dict[str, str]]:
-        times = _times(array)
-        if observed is None:
-            _check_overlap(asked, times.min(), times.max())
-        way = Curves((times - asked[0]) / DAY, (asked - asked[0]) / DAY, how, float(max_gap))
-        return way, {"temporal": f"{how} interpolation in time over gaps of at most {max_gap:g} days"}
-
-    return _each(series, one, asked, observed)
+    return _each(series, _interpolation(days, how=how, max_gap=max_gap, observed=observed), observed)
 
 
 def trailing_mean(
@@ -133,28 +120,7 @@ def trailing_mean(
     >>> trailing_mean(rain, "2015-05-17").values.tolist()  # 10 to 16 May
     [5.0]
     """
-    least = window if min_count is None else min_count
-    if not (window >= 1 and window == int(window)):
-        raise ValueError(f"window is a whole number of days, 1 or more, not {window!r}")
-    if not 1 <= least <= window:
-        raise ValueError(f"min_count is at least 1 and at most the window of {window} days, not {min_count!r}")
-    asked = _days(days, whole=True)
-
-    def one(array: xr.DataArray) -> tuple[Way, dict[str, str]]:
-        at = _midnight(_times(array))
-        number, counts = np.unique(at, return_counts=True)
-        if counts.max() > 1:
-            raise ValueError(
-                f"{_named(array)} has {counts.max()} values on {_date(number[counts.argmax()])}, where one a day is "
-                "expected: series = smgrid.temporal.daily_mean(series)"
-            )
-        windows = _before(asked, at, window)
-        said = f"mean of the {window} days before, the day itself left out"
-        if least < window:
-            said += f"; {least} at least known"
-        return Windows(windows, partial(mean, least=int(least))), {"temporal": said}
-
-    return _each(series, one, asked)
+    return _each(series, _mean_before(days, window=window, min_count=min_count))
 
 
 def trailing_median(
@@ -198,36 +164,7 @@ def trailing_median(
     >>> composite.values.tolist(), composite.composite_period
     ([0.375, 0.375], '2017-01-01 to 2017-12-31 in place of the window, for 2015-05-05')
     """
-    import pandas as pd
-
-    span = pd.Timedelta(window, "D") if isinstance(window, int) else pd.Timedelta(window)
-    if span < pd.Timedelta(1, "D") or span % pd.Timedelta(1, "D"):
-        raise ValueError(f"window is a whole number of days, 1 or more, not {window!r}")
-    asked = _days(days, whole=True)
-    declared = None if period is None else _days(list(period), whole=True)
-    if declared is not None and not (len(declared) == 2 and declared[0] <= declared[1]):
-        raise ValueError(f"period is (first, last) with the first not after the last, not {period!r}")
-
-    def one(array: xr.DataArray) -> tuple[Way, dict[str, str]]:
-        at = _midnight(_times(array))
-        attrs = {"temporal": f"median of the {span.days} days before, the day itself left out"}
-        if declared is None:
-            return Windows(_before(asked, at, span.days), median), attrs
-        stand_in = np.flatnonzero((at >= declared[0]) & (at <= declared[1]))
-        if not stand_in.size:
-            raise ValueError(
-                f"{_named(array)} has nothing in the period {_date(declared[0])} to {_date(declared[1])}: it spans "
-                f"{_date(at.min())} to {_date(at.max())}"
-            )
-        windows = [np.flatnonzero((at < day) & (at >= day - span.days * DAY)) for day in asked]
-        without = [_date(day) for day, found in zip(asked, windows) if not found.size]
-        if without:
-            shown = ", ".join(without[:8]) + (f" and {len(without) - 8} more days" if len(without) > 8 else "")
-            span_text = f"{_date(declared[0])} to {_date(declared[1])}"
-            attrs["composite_period"] = f"{span_text} in place of the window, for {shown}"
-        return Windows([found if found.size else stand_in for found in windows], median), attrs
-
-    return _each(series, one, asked)
+    return _each(series, _median_before(days, window=window, period=period))
 
 
 def daily_mean(
@@ -279,7 +216,101 @@ def daily_mean(
         attrs = {"temporal": "daily mean", "utc_offset": f"{utc_offset:+g} h"}
         return Windows(windows, partial(mean, least=least)), attrs
 
-    return _each(series, one, found)
+    return _each(series, Plan(found, one))
+
+
+# ---- what the verbs will do
+
+
+class Plan(NamedTuple):
+    """Days asked for, and what carries a series to them: the way, and what to say of it."""
+
+    days: NDArray[np.datetime64]
+    one: Callable[[xr.DataArray], tuple[Way, dict[str, str]]]
+
+
+def _interpolation(
+    days: Any, *, how: str = "spline", max_gap: float = 16, observed: xr.DataArray | None = None
+) -> Plan:
+    if how not in _HOW:
+        raise ValueError(f"how is one of {_HOW}, not {how!r}")
+    if not max_gap > 0:
+        raise ValueError(f"max_gap is a number of days above 0, not {max_gap!r}")
+    asked = _days(days)
+
+    def one(array: xr.DataArray) -> tuple[Way, dict[str, str]]:
+        times = _times(array)
+        if observed is None:
+            _check_overlap(asked, times.min(), times.max())
+        way = Curves((times - asked[0]) / DAY, (asked - asked[0]) / DAY, how, float(max_gap))
+        return way, {"temporal": f"{how} interpolation in time over gaps of at most {max_gap:g} days"}
+
+    return Plan(asked, one)
+
+
+def _mean_before(days: Any, *, window: int = 7, min_count: int | None = None) -> Plan:
+    least = window if min_count is None else min_count
+    if not (window >= 1 and window == int(window)):
+        raise ValueError(f"window is a whole number of days, 1 or more, not {window!r}")
+    if not 1 <= least <= window:
+        raise ValueError(f"min_count is at least 1 and at most the window of {window} days, not {min_count!r}")
+    asked = _days(days, whole=True)
+
+    def one(array: xr.DataArray) -> tuple[Way, dict[str, str]]:
+        at = _midnight(_times(array))
+        number, counts = np.unique(at, return_counts=True)
+        if counts.max() > 1:
+            raise ValueError(
+                f"{_named(array)} has {counts.max()} values on {_date(number[counts.argmax()])}, where one a day is "
+                "expected: series = smgrid.temporal.daily_mean(series)"
+            )
+        windows = _before(asked, at, window)
+        said = f"mean of the {window} days before, the day itself left out"
+        if least < window:
+            said += f"; {least} at least known"
+        return Windows(windows, partial(mean, least=int(least))), {"temporal": said}
+
+    return Plan(asked, one)
+
+
+def _median_before(days: Any, *, window: int | str = "365D", period: tuple[str, str] | None = None) -> Plan:
+    import pandas as pd
+
+    span = pd.Timedelta(window, "D") if isinstance(window, int) else pd.Timedelta(window)
+    if span < pd.Timedelta(1, "D") or span % pd.Timedelta(1, "D"):
+        raise ValueError(f"window is a whole number of days, 1 or more, not {window!r}")
+    asked = _days(days, whole=True)
+    declared = None if period is None else _days(list(period), whole=True)
+    if declared is not None and not (len(declared) == 2 and declared[0] <= declared[1]):
+        raise ValueError(f"period is (first, last) with the first not after the last, not {period!r}")
+
+    def one(array: xr.DataArray) -> tuple[Way, dict[str, str]]:
+        at = _midnight(_times(array))
+        attrs = {"temporal": f"median of the {span.days} days before, the day itself left out"}
+        if declared is None:
+            return Windows(_before(asked, at, span.days), median), attrs
+        stand_in = np.flatnonzero((at >= declared[0]) & (at <= declared[1]))
+        if not stand_in.size:
+            raise ValueError(
+                f"{_named(array)} has nothing in the period {_date(declared[0])} to {_date(declared[1])}: it spans "
+                f"{_date(at.min())} to {_date(at.max())}"
+            )
+        windows = [np.flatnonzero((at < day) & (at >= day - span.days * DAY)) for day in asked]
+        without = [_date(day) for day, found in zip(asked, windows) if not found.size]
+        if without:
+            shown = ", ".join(without[:8]) + (f" and {len(without) - 8} more days" if len(without) > 8 else "")
+            span_text = f"{_date(declared[0])} to {_date(declared[1])}"
+            attrs["composite_period"] = f"{span_text} in place of the window, for {shown}"
+        return Windows([found if found.size else stand_in for found in windows], median), attrs
+
+    return Plan(asked, one)
+
+
+PLANS: Mapping[str, Callable[..., Plan]] = {
+    "interpolate": _interpolation,
+    "trailing_mean": _mean_before,
+    "trailing_median": _median_before,
+}
 
 
 # ---- times
@@ -379,7 +410,7 @@ def _before(asked: NDArray[np.datetime64], at: NDArray[np.datetime64], window: i
     return windows
 
 
-def _lag(observed: xr.DataArray, series: xr.DataArray, times: NDArray[np.datetime64]) -> Any:
+def lag_of(observed: xr.DataArray, series: xr.DataArray) -> Any:
     """Days from `time` to the pixel's own day, in the layout of the series; NaN where it has none."""
     if dict(observed.sizes) != dict(series.sizes):
         raise ValueError(
@@ -390,7 +421,7 @@ def _lag(observed: xr.DataArray, series: xr.DataArray, times: NDArray[np.datetim
         raise ValueError("observed and the series have different times: observed = observed.reindex(time=series.time)")
     days = observed.transpose(*series.dims)
     if days.dtype.kind == "M":
-        start = times.reshape(-1, *(1,) * (days.ndim - 1))
+        start = _times(series).reshape(-1, *(1,) * (days.ndim - 1))
         return (days.data.astype("M8[ns]") - start) / DAY
     if days.dtype.kind == "m":
         return days.data.astype("m8[ns]") / DAY
@@ -405,11 +436,10 @@ def _lag(observed: xr.DataArray, series: xr.DataArray, times: NDArray[np.datetim
 
 def _each(
     series: xr.DataArray | xr.Dataset,
-    one: Callable[[xr.DataArray], tuple[Way, dict[str, str]]],
-    asked: NDArray[np.datetime64],
+    plan: Plan,
     observed: xr.DataArray | None = None,
 ) -> xr.DataArray | xr.Dataset:
-    """Carry every variable that has a time; `one` says how, and what to say of it."""
+    """Carry every variable that has a time."""
     import xarray as xr
 
     def dress(array: xr.DataArray) -> xr.DataArray:
@@ -417,10 +447,10 @@ def _each(
         if fault:
             raise ValueError(fault)
         array = array.transpose("time", ...)
-        way, said = one(array)
-        lag = None if observed is None else _lag(observed, array, _times(array))
+        way, said = plan.one(array)
+        lag = None if observed is None else lag_of(observed, array)
         coords: dict[Hashable, Any] = {name: c.variable for name, c in array.coords.items() if "time" not in c.dims}
-        coords["time"] = xr.Variable("time", asked, {"standard_name": "time"})
+        coords["time"] = xr.Variable("time", plan.days, {"standard_name": "time"})
         out = xr.DataArray(carried(way, array.data, lag), coords, array.dims, array.name, {**array.attrs, **said})
         out.encoding = {key: array.encoding[key] for key in ("grid_mapping",) if key in array.encoding}
         return out
