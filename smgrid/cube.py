@@ -22,14 +22,18 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask._task_spec import DataNode, Task, convert_legacy_graph
+from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from smgrid import __version__, coarse, temporal
 from smgrid import sources as rooms
 from smgrid.features import COMPUTED, PAPER, Predictor, match_units, suggest
 from smgrid.grid import Grid
+from smgrid.mesh import Mesh
 from smgrid.overlap import OutsideError
-from smgrid.regrid import to_grid
+from smgrid.regrid import MIN_COVERAGE, Series, carry, locate_pixels, pixels_under, to_grid
+from smgrid.series import BLOCK
 from smgrid.units import SAME, Conversion
 
 log = logging.getLogger("smgrid")
@@ -389,7 +393,7 @@ def _carry(
     dated: Any = _on_days(source if source.chunks else source.chunk(), rule, days, observed)
     if rule.spreading == "smooth" and name in _NEVER_NEGATIVE and not {"valid_min", "valid_range"} & set(dated.attrs):
         dated = dated.assign_attrs(valid_min=0.0)  # which the smooth surface then keeps
-    out = _on_cells(dated, rule, grid, size)
+    out = _on_cells(dated, rule, grid, size, *_series(source, rule, grid, days, size, observed))
     attrs = {**source.attrs, **out.attrs}
     if name in ("vv", "vh"):
         attrs.setdefault("averaging", "linear power" if way.decibel else "dB")
@@ -404,14 +408,57 @@ def _carry(
     return out
 
 
-def _on_cells(dated: Any, rule: Rule, grid: Grid, size: Mapping[str, int]) -> xr.DataArray:
-    """Carry to the grid, each chunk of the cube for itself, so that what one chunk needs no other has to wait for."""
+def _series(
+    source: xr.DataArray,
+    rule: Rule,
+    grid: Grid,
+    days: NDArray[np.datetime64],
+    size: Mapping[str, int],
+    observed: xr.DataArray | None,
+) -> tuple[bool, list[Series]]:
+    """Whether a source is too large to be held, and then, how its steps become days: some days at a time."""
+    if rule.spreading not in ("mean", "mode", "nearest"):
+        return False, []
+    place = locate_pixels(source, grid)
+    steps = source.sizes.get("time", 1)
+    if pixels_under(place) * steps <= BLOCK:
+        return False, []
+    plan = temporal.PLANS.get(rule.timing)
+    if plan is None or "time" not in source.dims:
+        return True, []
+    options = {key: value for key, value in rule.options.items() if key in inspect.signature(plan).parameters}
+    if observed is not None:
+        options["observed"] = observed
+    dims = ("time", *(place.dims if isinstance(place, Mesh) else (side.dim for side in place)))
+    source = source.transpose(*dims)
+    if rule.timing == "trailing_mean" and np.unique(source["time"].values.astype("M8[D]")).size < steps:
+        return True, []
+    way, _ = plan(days, **options).one(source)
+    lag = None if observed is None else xr.Variable(dims, temporal.lag_of(observed, source)).chunk()
+    many = max(1, BLOCK // (size["y"] * size["x"]))
+    return True, [
+        Series(source.chunk().variable if source.chunks is None else source.variable, lag, way.some(slice(n, n + many)))
+        for n in range(0, len(way), many)
+    ]
+
+
+def _on_cells(
+    dated: Any, rule: Rule, grid: Grid, size: Mapping[str, int], large: bool, series: Sequence[Series]
+) -> xr.DataArray:
+    """Carry to the grid, each chunk of the cube for itself, so that what one chunk needs no other has to wait for.
+
+    Where a source is large, each chunk even reads for itself what it needs: to read the pixels along its border twice
+    costs less than to hold them until the chunks beside it are made.
+    """
+    options = {key: value for key, value in rule.options.items() if key == "min_coverage"}
 
     def spread(part: Grid) -> Any:
         if rule.spreading in ("blocks", "smooth"):
             return getattr(coarse, rule.spreading)(dated, part)
-        options = {key: value for key, value in rule.options.items() if key == "min_coverage"}
-        return to_grid(dated, part, how=rule.spreading, **options)
+        if not series:
+            return to_grid(dated, part, how=rule.spreading, **options)
+        choices: dict[str, Any] = {"min_coverage": MIN_COVERAGE, "dtype": "float32"} | options
+        return carry(dated, part, locate_pixels(dated, part), how=rule.spreading, series=series, **choices)
 
     made: list[list[Any]] = []
     for part_row in _parts(grid, size):
@@ -433,11 +480,32 @@ def _on_cells(dated: Any, rule: Rule, grid: Grid, size: Mapping[str, int]) -> xr
         if one is None:
             chunks = [min(cut[dim], n) if cut[dim] > 0 else n for dim, n in lead.items()]
             return da.full((*lead.values(), *part.shape), np.nan, dtype="f4", chunks=(*chunks, *part.shape))
-        return one.transpose(*like.dims).chunk(cut).data
+        values = one.transpose(*like.dims).data
+        if large:
+            values = alone(values.rechunk({values.ndim - 2: -1, values.ndim - 1: -1}))
+        return values.rechunk(tuple(cut.values()))
 
     blocks = [[data(one, part) for one, part in zip(*rows)] for rows in zip(made, _parts(grid, size))]
     out = xr.DataArray(da.block(blocks), dims=like.dims, name=like.name, attrs=like.attrs)
     return out.assign_coords({key: c for key, c in like.coords.items() if not {"y", "x"} & set(c.dims)})
+
+
+def alone(array: Any) -> Any:
+    """The same lazy array with one task a chunk, which does all that the chunk needs, and nothing for others."""
+    nodes = convert_legacy_graph(dict(array.__dask_graph__()))
+    name = f"alone-{array.name}"
+    graph: dict[Any, Any] = {}
+    for index in np.ndindex(*array.numblocks):
+        own, stack = {}, [(array.name, *index)]
+        while stack:
+            key = stack.pop()
+            if isinstance(nodes[key], DataNode):
+                graph[key] = nodes[key]
+            elif key not in own:
+                own[key] = nodes[key]
+                stack.extend(nodes[key].dependencies)
+        graph[(name, *index)] = Task.fuse(*own.values(), key=(name, *index))
+    return da.Array(HighLevelGraph.from_collections(name, graph), name, array.chunks, meta=array._meta)
 
 
 def _parts(grid: Grid, size: Mapping[str, int]) -> list[list[Grid]]:
