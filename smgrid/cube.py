@@ -22,8 +22,6 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import xarray as xr
-from dask._task_spec import DataNode, Task, convert_legacy_graph
-from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from smgrid import __version__, coarse, temporal
@@ -447,18 +445,19 @@ def _on_cells(
 ) -> xr.DataArray:
     """Carry to the grid, each chunk of the cube for itself, so that what one chunk needs no other has to wait for.
 
-    Where a source is large, each chunk even reads for itself what it needs: to read the pixels along its border twice
-    costs less than to hold them until the chunks beside it are made.
+    Where a source is large, each window of it even is read for itself: to read what lies along borders twice costs less
+    than to hold it until the chunks beside are made.
     """
     options = {key: value for key, value in rule.options.items() if key == "min_coverage"}
 
     def spread(part: Grid) -> Any:
         if rule.spreading in ("blocks", "smooth"):
             return getattr(coarse, rule.spreading)(dated, part)
-        if not series:
+        if not large:
             return to_grid(dated, part, how=rule.spreading, **options)
         choices: dict[str, Any] = {"min_coverage": MIN_COVERAGE, "dtype": "float32"} | options
-        return carry(dated, part, locate_pixels(dated, part), how=rule.spreading, series=series, **choices)
+        place = locate_pixels(dated, part)
+        return carry(dated, part, place, how=rule.spreading, apart=True, series=series, **choices)
 
     made: list[list[Any]] = []
     for part_row in _parts(grid, size):
@@ -480,32 +479,11 @@ def _on_cells(
         if one is None:
             chunks = [min(cut[dim], n) if cut[dim] > 0 else n for dim, n in lead.items()]
             return da.full((*lead.values(), *part.shape), np.nan, dtype="f4", chunks=(*chunks, *part.shape))
-        values = one.transpose(*like.dims).data
-        if large:
-            values = alone(values.rechunk({values.ndim - 2: -1, values.ndim - 1: -1}))
-        return values.rechunk(tuple(cut.values()))
+        return one.transpose(*like.dims).chunk(cut).data
 
     blocks = [[data(one, part) for one, part in zip(*rows)] for rows in zip(made, _parts(grid, size))]
     out = xr.DataArray(da.block(blocks), dims=like.dims, name=like.name, attrs=like.attrs)
     return out.assign_coords({key: c for key, c in like.coords.items() if not {"y", "x"} & set(c.dims)})
-
-
-def alone(array: Any) -> Any:
-    """The same lazy array with one task a chunk, which does all that the chunk needs, and nothing for others."""
-    nodes = convert_legacy_graph(dict(array.__dask_graph__()))
-    name = f"alone-{array.name}"
-    graph: dict[Any, Any] = {}
-    for index in np.ndindex(*array.numblocks):
-        own, stack = {}, [(array.name, *index)]
-        while stack:
-            key = stack.pop()
-            if isinstance(nodes[key], DataNode):
-                graph[key] = nodes[key]
-            elif key not in own:
-                own[key] = nodes[key]
-                stack.extend(nodes[key].dependencies)
-        graph[(name, *index)] = Task.fuse(*own.values(), key=(name, *index))
-    return da.Array(HighLevelGraph.from_collections(name, graph), name, array.chunks, meta=array._meta)
 
 
 def _parts(grid: Grid, size: Mapping[str, int]) -> list[list[Grid]]:

@@ -30,6 +30,7 @@ from smgrid.grid import Grid
 from smgrid.lines import Lines
 from smgrid.mesh import Holders, Mesh, Window
 from smgrid.overlap import TINY, Side, askew, locate
+from smgrid.tasks import alone
 
 AGGREGATION = {
     "mean": "area-weighted mean",
@@ -37,6 +38,7 @@ AGGREGATION = {
     "nearest": "value of the pixel that holds the cell centre",
 }
 WINDOW = 2**23  # pixels of one source window, and cells of one output chunk, at most (32 MiB of float32)
+SERIES = 2**24  # values of one window of a series, at most
 TILE = 1024  # cells along a side of an output chunk, at most
 ROWS, STRIP = 128, 1024  # pixels of one strip, which stays in cache as float64
 MIN_COVERAGE = 0.5  # of a cell, that a mean stands for the whole
@@ -130,12 +132,14 @@ def carry(
     how: str,
     min_coverage: float = 0.0,
     dtype: str | None = None,
+    apart: bool = False,
     series: Sequence[Series] = (),
 ) -> xr.DataArray | xr.Dataset:
     """Carry the values, once it is known where the pixels lie.
 
-    `dtype` None keeps floating types as they are. With `series`, the field's values come from these, the days of
-    one after those of the other, and the field itself is only asked for the rest.
+    `dtype` None keeps floating types as they are. Lazy windows are read `apart`: each in the one task that uses it, not
+    shared with others. With `series`, the field's values come from these, the days of one after those of the other, and
+    the field itself is only asked for the rest.
     """
     dims = place.dims if isinstance(place, Mesh) else tuple(side.dim for side in place)
     old = {*dims}
@@ -148,7 +152,9 @@ def carry(
         kind = np.dtype(dtype or (array.dtype if array.dtype.kind == "f" else "float32"))
         variable = array.variable.transpose(..., *dims)
         out = xr.DataArray(
-            (_eager if array.chunks is None else _lazy)(variable, tiling, kernel, kind, series),
+            _eager(variable, tiling, kernel, kind)
+            if array.chunks is None
+            else _lazy(variable, tiling, kernel, kind, apart, series),
             dims=(*variable.dims[:-2], "y", "x"),
             coords={name: c.variable for name, c in array.coords.items() if not (old & {*c.dims} or _is_mapping(c))},
             attrs={key: value for key, value in array.attrs.items() if key not in _STALE},
@@ -270,7 +276,10 @@ def _tiling(sides: tuple[Side, Side], how: str, steps: int = 1) -> _Tiling:
     """Cut the grid into tiles whose windows, of so many steps, are of bounded size: chunks have no say."""
     overlaps = [side.overlaps() for side in sides]
     per_cell = np.prod([w.nnz / np.count_nonzero(np.diff(w.indptr)) for w in overlaps])
-    side = int(np.clip((WINDOW / steps / per_cell) ** 0.5, 1, TILE))
+    side = int(np.clip(((WINDOW if steps == 1 else SERIES // steps) / per_cell) ** 0.5, 1, TILE))
+    if steps > 1:  # tiles of one size, as large as they may be: each reads whole chunks of its source
+        most = max(w.shape[0] for w in overlaps)
+        side = -(-most // -(-most // side))
     weights = [side.holders() for side in sides] if how == "nearest" else overlaps
     down, along = ([*_tiles(w, side)] for w in weights)
     blocks = [
@@ -292,7 +301,7 @@ def _tiling(sides: tuple[Side, Side], how: str, steps: int = 1) -> _Tiling:
 def _mesh_tiling(mesh: Mesh, how: str, steps: int = 1) -> _Tiling:
     """The same where each tile's window is a matter of its own; whole chunks without pixels are found at once."""
     most = int(WINDOW * min(1, 0.01 / mesh.side)) if mesh.is_fine else WINDOW // 8  # room for what weighs the pixels
-    most = min(most, WINDOW // steps)
+    most = min(most, WINDOW if steps == 1 else SERIES // steps)
     side = int(np.clip(0.9 * mesh.side * most**0.5, 1, TILE))
     side *= 2 ** int(np.log2(TILE / side))
 
@@ -337,10 +346,7 @@ def _window(variable: xr.Variable, patch: _Patch) -> xr.Variable:
     return parts[0] if len(parts) == 1 else type(parts[0]).concat(parts, variable.dims[-1])
 
 
-def _eager(
-    variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[Any], series: Sequence[Series]
-) -> NDArray[Any]:
-    assert not series, "these are lazy"
+def _eager(variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     lead = variable.shape[:-2]
     out = np.full((*lead, *tiling.shape), np.nan, dtype)
     n = max(1, tiling.steps // max(1, int(np.prod(lead[1:]))))
@@ -354,7 +360,14 @@ def _eager(
     return out
 
 
-def _lazy(variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[Any], series: Sequence[Series]) -> Any:
+def _lazy(
+    variable: xr.Variable,
+    tiling: _Tiling,
+    kernel: Any,
+    dtype: np.dtype[Any],
+    apart: Any,
+    series: Sequence[Series],
+) -> Any:
     import dask.array
 
     da: Any = dask.array  # which has no types
@@ -366,7 +379,7 @@ def _lazy(variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[A
             chunks, shape = (*lead, tiling.side, tiling.side), (*(sum(n) for n in lead), *part.cells)
             return da.full(shape, np.nan, dtype=dtype, chunks=chunks)
         windows: Any = [_window(field, part).data for field in fields]
-        return da.map_blocks(
+        cells = da.map_blocks(
             partial(_each, way, len(fields)),
             *(window.rechunk((*lead, -1, -1) if way is None else -1) for window in windows),
             tiling.weigh,
@@ -377,6 +390,7 @@ def _lazy(variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[A
             chunks=(*lead, *part.cells),
             meta=np.empty((0,) * variable.ndim, dtype),
         )
+        return alone(cells) if apart else cells
 
     if series:
         runs = []
