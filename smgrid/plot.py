@@ -7,7 +7,6 @@ Figures are made without pyplot: they need no display, belong to the caller alon
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from smgrid.drawing import MEDIUM, SMALL, degree_ticks, is_synthetic, words
 from smgrid.grid import Grid, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
 from smgrid.shapes import as_field
 
@@ -29,7 +29,6 @@ MISSING = "#c9c9c9"
 SEAM = "#c2185b"
 ALPHA = 0.05  # seams are drawn where the p-value is below
 CELLS = 1500  # a side longer than this is thinned: no panel has more pixels
-SMALL, MEDIUM = 7, 9  # points
 
 Day = Any  # a datetime64[D], or None where there is no time
 
@@ -129,8 +128,7 @@ def _gather(fields: Any) -> _Panels:
     lazy = {name: [days[day if day in days else None].isel(thin) for day in shared] for name, days in found.items()}
     computed = dask.base.compute(lazy)[0]  # type: ignore[no-untyped-call]
     values = {name: [np.asarray(image.values, "f8") for image in images] for name, images in computed.items()}
-    attrs = [getattr(obj, "attrs", {}) for field in fields.values() for obj in (field, as_field(field))]
-    synthetic = any("synthetic" in str(value).lower() for some in attrs for value in some.values())
+    synthetic = is_synthetic(*(obj for field in fields.values() for obj in (field, as_field(field))))
     return _Panels(grid, shared, values, _label({name: as_field(f) for name, f in fields.items()}), synthetic)
 
 
@@ -168,11 +166,7 @@ def _label(fields: Mapping[Hashable, xr.DataArray]) -> str:
     names = {str(field.name) for field in fields.values() if field.name is not None}
     quantity = names.pop().replace("_", " ") if len(names) == 1 else "soil moisture"
     unit = next(iter(units.values()), "m3 m-3" if quantity == "soil moisture" else "")
-    return ", ".join(filter(None, [quantity, re.sub(r"(?<=[a-z])-?\d+", _raise, unit)]))
-
-
-def _raise(power: re.Match[str]) -> str:
-    return power[0].translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
+    return words(quantity, unit)
 
 
 def _check_seams(seams: Mapping[Hashable, xr.Dataset], names: Mapping[Hashable, Any]) -> Mapping[Hashable, xr.Dataset]:
@@ -291,33 +285,11 @@ def _add_ticks(ax: Axes, grid: Grid, width: float, *, left: bool, bottom: bool) 
     """Degrees along the outer axes; bare marks inside."""
     west, south, east, north = grid.bounds
     margin = 0.1 * (east - west)  # a label at the very corner would run into its neighbour
-    lons, names = _ticks(longitude_of_x([west + margin, east - margin]), "WE", 0.8 * width)
+    lons, names = degree_ticks(longitude_of_x([west + margin, east - margin]), "WE", 0.8 * width)
     ax.set_xticks(x_of_longitude(lons), names)
-    lats, names = _ticks(latitude_of_y([south, north]), "SN", math.inf)
+    lats, names = degree_ticks(latitude_of_y([south, north]), "SN", math.inf)
     ax.set_yticks(y_of_latitude(lats), names)
     ax.tick_params(labelsize=SMALL, length=2, width=0.5, color="0.35", pad=2, labelleft=left, labelbottom=bottom)
-
-
-def _ticks(ends: NDArray[Any], halves: str, inches: float) -> tuple[list[float], list[str]]:
-    """Round degrees between two ends and their labels: up to five, as many as stand side by side in so many inches."""
-    from matplotlib.ticker import MaxNLocator
-
-    low, high = map(float, ends)
-    letter = 0.65 * SMALL / 72  # inches
-    for most in range(5, 0, -1):
-        nice = MaxNLocator(most, steps=[1, 2, 5, 10], min_n_ticks=1)
-        values = [v for v in nice.tick_values(low, high) if low < v < high]
-        names = _degrees(values, halves)
-        if len(values) < 2 or len(max(names, key=len)) * letter < inches * (values[1] - values[0]) / (high - low):
-            break
-    return values, names
-
-
-def _degrees(values: list[float], halves: str) -> list[str]:
-    """Labels with the decimals that the finest of them needs."""
-    digits = max((len(f"{abs(v):.6f}".rstrip("0").split(".")[1]) for v in values), default=0)
-    signs = {-1: halves[0], 0: "", 1: halves[1]}
-    return [f"{abs(v):.{digits}f}°{signs[int(np.sign(round(v, 6)))]}" for v in values]
 
 
 def _add_key(figure: Figure, drawn: set[str], seams: Mapping[Hashable, xr.Dataset]) -> None:
