@@ -1,4 +1,6 @@
-"""Draws one figure per function; computes nothing.
+"""Draws one figure per function; computes nothing that others could.
+
+`maps` is here; `scenarios`, `learning` and `t_tests` draw what `smgrid.scenarios` finds, `scatter` and `stations` points.
 
 Figures are made without pyplot: they need no display, belong to the caller alone, and are never shown by themselves;
 `figure.savefig("maps.png", dpi=200)` writes one.
@@ -17,12 +19,16 @@ from numpy.typing import NDArray
 
 from smgrid.drawing import MEDIUM, SMALL, degree_ticks, is_synthetic, words
 from smgrid.grid import Grid, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
+from smgrid.pointfigures import scatter, stations
+from smgrid.scenariofigures import learning, scenarios, t_tests
 from smgrid.shapes import as_field
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+
+__all__ = ["learning", "maps", "scatter", "scenarios", "stations", "t_tests"]
 
 WET = "YlGnBu"  # pale is dry, deep blue is wet; lightness falls all the way, so it reads without colour too
 MISSING = "#c9c9c9"
