@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.drawing import MEDIUM, SMALL, degree_ticks, is_synthetic, words
+from smgrid.drawing import MEDIUM, SMALL, degree_ticks, draw_land, is_synthetic, land, words
 from smgrid.grid import Grid, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
 from smgrid.pointfigures import scatter, stations
 from smgrid.scenariofigures import learning, scenarios, t_tests
@@ -33,6 +33,7 @@ __all__ = ["learning", "maps", "scatter", "scenarios", "stations", "t_tests"]
 WET = "YlGnBu"  # pale is dry, deep blue is wet; lightness falls all the way, so it reads without colour too
 MISSING = "#c9c9c9"
 SEAM = "#c2185b"
+COASTS = 1000  # km; on a wider map the outlines of land in the package are right enough to be drawn
 ALPHA = 0.05  # seams are drawn where the p-value is below
 CELLS = 1500  # a side longer than this is thinned: no panel has more pixels
 
@@ -53,7 +54,7 @@ def maps(fields: Mapping[Any, Any], *, seams: Mapping[Any, xr.Dataset] | None = 
     """Draw maps side by side: a row per date, a column per name, one colour scale.
 
     Cells have their true shape on the ground at the middle latitude (at Yanco 0.95 km wide, 1.06 km high); missing
-    cells are grey.
+    cells are grey. Maps wider than 1000 km show coastlines, which are kept in the package.
 
     Parameters
     ----------
@@ -99,6 +100,8 @@ def maps(fields: Mapping[Any, Any], *, seams: Mapping[Any, xr.Dataset] | None = 
             if name in seams:
                 drawn |= _draw_seams(ax, seams[name], day, panels.grid)
             drawn |= _draw_missing(ax, values, image.get_extent(), aspect)
+            if panels.grid.nx * panels.grid.km > COASTS:
+                draw_land(ax, land(x_of_longitude, y_of_latitude), fill=False, edgecolor="black", linewidth=0.4)
             _add_ticks(ax, panels.grid, width, left=column == 0, bottom=row == rows - 1)
         axes[0, column].set_title(str(name), fontsize=MEDIUM, fontweight="bold", pad=16 if seams else 6)
     for ax, day in zip(axes[:, 0], panels.days):

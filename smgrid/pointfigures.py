@@ -280,7 +280,7 @@ def _locate(ax: Axes, lon: float, lat: float) -> None:
     ax.set(xlim=(lon - 22, lon + 22), ylim=(lat - 18, lat + 18), aspect=1 / np.cos(np.radians(lat)), anchor="N")
     draw_land(ax, land(), facecolor=LAND, edgecolor="0.6", linewidth=0.6, zorder=1)
     ax.plot([lon], [lat], "+", color=RED, markersize=9, markeredgewidth=1.5)
-    _degrees(ax, 1.4)
+    _degrees(ax, 1.0)
 
 
 def _degrees(ax: Axes, width: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -69,7 +70,7 @@ def scenarios(results: xr.Dataset | Mapping[str, xr.Dataset], *, paper: bool = T
     names = _names(runs.values())
     scenario = str(next(iter(runs.values())).attrs.get("scenario", ""))
     wide = max(1.7, 0.22 * len(sizes) * max(1, 0.7 * len(runs)) + 0.4)
-    figure = Figure(figsize=(wide * len(names) + 0.9, 6.6), layout="constrained")
+    figure = Figure(figsize=(max(4.2, wide * len(names) + 0.9), 6.6), layout="constrained")
     axes = figure.subplots(3, len(names), squeeze=False, sharex=True, sharey="row")
     key: dict[str, Any] = {}
     for row, (measure, (quantity, units)) in enumerate(MEASURES.items()):
@@ -90,7 +91,7 @@ def scenarios(results: xr.Dataset | Mapping[str, xr.Dataset], *, paper: bool = T
     axes[-1, 0].set_xticks(range(0, len(sizes), every), [f"{size:g}" for size in sizes[::every]])
     for ax in axes[-1]:
         ax.set_xlabel(_size_label(runs.values()), fontsize=SMALL + 1)
-    figure.suptitle(_title(runs), fontsize=MEDIUM + 1)
+    figure.suptitle(fill(_title(runs), int(12 * figure.get_figwidth())), fontsize=MEDIUM + 1)
     _legend(figure, key)
     return figure
 
@@ -273,7 +274,10 @@ def _title(runs: Mapping[str, xr.Dataset]) -> str:
         title = f"{title or 'Results'} (synthetic)"
     repeats = max(run.sizes["repeat"] for run in runs.values())
     chosen = {"oracle": "on the test set", "honest": "on inner folds"}.get(str(attrs.get("tuning")))
-    drawn = f", best of {attrs.get('draws')} draws {chosen}" if chosen and int(attrs.get("draws", 1)) > 1 else ""
+    tried = max(
+        (int(run["rmse_of_draws"].count("draw").max()) for run in runs.values() if "rmse_of_draws" in run), default=0
+    )
+    drawn = f", best of {tried} draws {chosen}" if chosen and tried > 1 else ""
     return f"{title}: {repeats} repeats{drawn}" if title else f"{repeats} repeats{drawn}"
 
 

@@ -167,7 +167,7 @@ def _welch(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[float, float
     from scipy.stats import t as student
 
     va, vb = a.var(ddof=1) / a.size, b.var(ddof=1) / b.size
-    if va + vb == 0:
+    if va + vb <= _still(a, b):
         return np.nan, np.nan, np.nan
     t = (a.mean() - b.mean()) / np.sqrt(va + vb)
     df = (va + vb) ** 2 / (va**2 / (a.size - 1) + vb**2 / (b.size - 1))
@@ -182,9 +182,14 @@ def _paired(pair: _Pair, measure: str) -> float:
     if a.size != b.size or _splits(pair.runs[0]) != _splits(pair.runs[1]):
         return np.nan
     apart = (a - b)[np.isfinite(a - b)]
-    if apart.size < 2 or not (spread := apart.std(ddof=1)):
+    if apart.size < 2 or apart.var(ddof=1) / apart.size <= _still(a, b):
         return np.nan
-    return float(2 * student.sf(abs(apart.mean()) / (spread / np.sqrt(apart.size)), apart.size - 1))
+    return float(2 * student.sf(abs(apart.mean()) / np.sqrt(apart.var(ddof=1) / apart.size), apart.size - 1))
+
+
+def _still(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """The largest variance that is no more than rounding."""
+    return float((1e-12 * np.nanmax(np.abs([*a, *b]))) ** 2)
 
 
 def _by_station(pair: _Pair, rng: np.random.Generator, draws: int) -> tuple[float, float]:

@@ -24,10 +24,10 @@ def main(folder=None):
     plot.stations(whole).savefig(HERE / "stations.png", dpi=110)
     small = synthetic.network(240).isel(sample=slice(None, None, 4))
     path = None if folder is None else Path(folder) / "spatial.nc"
-    results = scenarios.run(small, "spatial", path=path, repeats=12, draws=6)
+    results = scenarios.run(small, spatial(small, sizes=[1, 9, 25, 41, 57]), path=path, repeats=10, draws=6)
     plot.scenarios(results).savefig(HERE / "scenarios.png", dpi=110)
     plot.learning(results).savefig(HERE / "learning.png", dpi=110)
-    plot.t_tests(scenarios.t_tests(results.sel(size=[25, 41, 57]))).savefig(HERE / "t_tests.png", dpi=110)
+    plot.t_tests(scenarios.t_tests(results)).savefig(HERE / "t_tests.png", dpi=110)
     _, rows, rest = next(iter(spatial(small, sizes=[57])))
     here, there = small.isel(sample=rows), small.isel(sample=rest)
     models = {name: train(here, make_regressor(name.lower())) for name in ("MLP", "SVR", "RF", "XGB")}
