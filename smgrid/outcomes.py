@@ -140,8 +140,8 @@ def difference(
         if name not in results["regressor"].values:
             raise ValueError(f"the results have no {name!r}; they have {results['regressor'].values.tolist()}")
     sizes = range(results.sizes["size"])
-    pairs = [[results.isel(size=at).sel(regressor=name) for name in (regressor, other)] for at in sizes]
-    found = [less(*pair, stream(seed, "difference", at), draws) for at, pair in enumerate(pairs)]
+    one, two = (results.sel(regressor=name) for name in (regressor, other))
+    found = [less(one.isel(size=at), two.isel(size=at), stream(seed, "difference", at), draws) for at in sizes]
     data: dict[str, Any] = {}
     for name in PARTS:
         data[name] = "size", [one[name][0] for one in found], {"units": "m3 m-3"}

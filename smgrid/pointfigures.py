@@ -174,7 +174,6 @@ def stations(samples: pd.DataFrame | xr.Dataset) -> Figure:
     synthetic = is_synthetic(samples) or table["synthetic"].any()
     ax.set_title(f"{what} (synthetic)" if synthetic else what, fontsize=MEDIUM + 1)
     legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=SMALL)
-    legend.set_title("network: stations, samples", {"size": SMALL})
     for handle in legend.legend_handles:
         handle.set_sizes([28])  # type: ignore[union-attr]
     return figure

@@ -124,13 +124,13 @@ def learning(results: xr.Dataset, *, measure: str = "rmse") -> Figure:
     key: dict[str, Any] = {}
     for k, name in enumerate(names):
         one = run.sel(regressor=name)
-        at = sizes + gap * (k - (len(names) - 1) / 2)
+        x = sizes + gap * (k - (len(names) - 1) / 2)
         style: dict[str, Any] = dict(color=HUES[k % 8], marker=MARKERS[k % 8], markersize=4, linewidth=1.2)
         middle = one[measure].median("repeat").values
-        (key[NAMES.get(name, name)],) = ax.plot(at, middle, zorder=4, **style)
+        (key[NAMES.get(name, name)],) = ax.plot(x, middle, zorder=4, **style)
         if f"{measure}_interval" in one:
             bounds = one[f"{measure}_interval"].median("repeat").transpose("bound", "size").values
-            ax.vlines(at, *bounds, color=style["color"], linewidth=0.9, zorder=3)
+            ax.vlines(x, *bounds, color=style["color"], linewidth=0.9, zorder=3)
     key |= _baselines(ax, run, measure, sizes.tolist(), at=sizes)
     if f"{measure}_interval" in run:
         key["95 % interval, by station"] = Line2D([], [], color=INK, linewidth=0.9, marker="|", linestyle="")
@@ -180,9 +180,9 @@ def t_tests(table: pd.DataFrame) -> Figure:
     for ax in axes.ravel()[len(panels) :]:
         ax.remove()
     crowded = max(map(len, ticks)) * len(ticks) > 14 * wide
-    for at, ax in enumerate(axes.ravel()[: len(panels)]):
+    for k, ax in enumerate(axes.ravel()[: len(panels)]):
         ax.set_xticks(range(len(ticks)), ticks, rotation=45 if crowded else 0, ha="right" if crowded else "center")
-        if at + columns >= len(panels):  # nothing below
+        if k + columns >= len(panels):  # nothing below
             ax.tick_params(labelbottom=True)
             ax.set_xlabel(along, fontsize=SMALL + 1)
         ax.set_xlim(-0.5, len(ticks) - 0.5)
@@ -270,7 +270,9 @@ def _title(runs: Mapping[str, xr.Dataset]) -> str:
     """What the results are of, how often they were repeated, and who chose the draw."""
     attrs = next(iter(runs.values())).attrs
     title = str(attrs.get("title", ""))
-    if is_synthetic(*runs.values()) and "synthetic" not in title.lower():
+    stations = [name for run in runs.values() if "station" in run.coords for name in run["station"].values]
+    invented = is_synthetic(*runs.values()) or any("synthetic" in str(name).lower() for name in stations)
+    if invented and "synthetic" not in title.lower():
         title = f"{title or 'Results'} (synthetic)"
     repeats = max(run.sizes["repeat"] for run in runs.values())
     chosen = {"oracle": "on the test set", "honest": "on inner folds"}.get(str(attrs.get("tuning")))

@@ -106,14 +106,15 @@ def t_tests(
         raise ValueError(f"there are no two {of if isinstance(results, xr.Dataset) else 'results'} to compare")
     table = pd.DataFrame(rows)
     table["p_holm"] = _holm(table["p"].to_numpy())
-    table.attrs = {"measure": measure, "units": "1" if measure == "pearson_r" else "m3 m-3", **_said(results)}
+    table.attrs |= {"measure": measure, "units": "1" if measure == "pearson_r" else "m3 m-3"}
+    table.attrs |= _said(results)
     return table
 
 
 # ---- what is compared
 
 
-def _said(results: Any) -> dict[str, str]:
+def _said(results: Any) -> dict[Any, Any]:
     """What results say of themselves."""
     if isinstance(results, xr.Dataset):
         return {name: str(results.attrs[name]) for name in ("title", "size_counts") if name in results.attrs}

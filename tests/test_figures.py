@@ -169,13 +169,19 @@ def test_baselines_are_lines_and_what_is_missing_is_left_out():
     assert table(plot.scenarios(gone)).shape == (3, 3)
 
 
+def title(results):
+    return " ".join(plot.scenarios(results).get_suptitle().split())
+
+
 def test_titles_say_synthetic_and_who_chose():
-    assert (
-        plot.scenarios(RESULTS).get_suptitle() == "The temporal scenario: 12 repeats, best of 5 draws on the test set"
-    )
-    invented = plot.scenarios(made(source="synthetic", tuning="honest")).get_suptitle()
-    assert invented == "The temporal scenario (synthetic): 12 repeats, best of 5 draws on inner folds"
-    assert plot.scenarios(one.isel(draw=[0])).get_suptitle() == "The temporal scenario: 12 repeats"
+    one = made(names=["rf"])
+    assert title(one) == "The temporal scenario: 12 repeats, best of 5 draws on the test set"
+    invented = one.assign_attrs(source="synthetic", tuning="honest")
+    assert title(invented) == "The temporal scenario (synthetic): 12 repeats, best of 5 draws on inner folds"
+    once = one.isel(draw=[0])
+    assert title(once) == "The temporal scenario: 12 repeats"
+    named = once.assign_coords(station=[f"synthetic_{k}" for k in range(15)])
+    assert title(named) == "The temporal scenario (synthetic): 12 repeats"
 
 
 @pytest.mark.parametrize("measure", ["rmse", "pearson_r", "bias"])
