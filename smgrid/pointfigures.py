@@ -125,13 +125,14 @@ def stations(samples: pd.DataFrame | xr.Dataset) -> Figure:
     Returns
     -------
     matplotlib Figure
-        Of more than 24 networks the smaller ones are drawn as one.
+        Of more than 24 networks the smaller ones are drawn as one. Less than 12 degrees wide it has no coasts, but a
+        second map that says where it is.
 
     Examples
     --------
     >>> import pandas as pd
     >>> stations(pd.DataFrame({"network": "A", "station": ["s", "t"], "latitude": [-35, -34], "longitude": [146, 147]}))
-    <Figure size ... with 1 Axes>
+    <Figure size ... with 2 Axes>
     """
     from matplotlib.figure import Figure
 

@@ -44,7 +44,8 @@ def scenarios(results: xr.Dataset | Mapping[str, xr.Dataset], *, paper: bool = T
     Returns
     -------
     matplotlib Figure
-        Medians of baselines are lines, where they exist.
+        Medians of baselines are lines, where they exist. R of a constant prediction does not exist: such repeats are left
+        out of its row.
 
     Raises
     ------
