@@ -18,6 +18,7 @@ from smgrid import coarse as spreads
 from smgrid.grid import Grid
 from smgrid.overlap import Side, locate
 from smgrid.regrid import to_grid
+from smgrid.shapes import as_field
 from smgrid.steps import step_sums
 
 CLEAN = 1e-3  # of a cell: a border this close to a line of the fine grid splits no cell
@@ -113,7 +114,7 @@ def source_of(field: xr.DataArray, grid: Grid, name: str, how: str) -> Source:
     else:
         side = _mixed if how == "mean" else _centred
         x, y = side(along), side(down)
-        spread = to_grid(field, grid) if how == "mean" else spreads.blocks(field, grid)
+        spread = as_field(to_grid(field, grid) if how == "mean" else spreads.blocks(field, grid))
     if not x.line.size + y.line.size:
         raise ValueError(f"no two cells of {name!r} meet within the grid: {grid} holds no border to look at")
     return Source(name, spread.transpose(..., "y", "x"), x, y, own_cells)
@@ -138,8 +139,8 @@ def _mixed(side: Side) -> Borders:
             line = int(np.floor(edge)) if mixed else near
             if line >= 1 and line + mixed < side.cells:
                 found[line] = max(found.get(line, 0), int(mixed))
-    line = np.array(sorted(found), "i8")
-    return Borders(line, np.array([found[k] for k in line.tolist()], "i8"))
+    lines = sorted(found)
+    return Borders(np.array(lines, "i8"), np.array([found[k] for k in lines], "i8"))
 
 
 def _spread_already(field: xr.DataArray, grid: Grid, name: str) -> tuple[xr.DataArray, tuple[Borders, Borders]]:

@@ -13,10 +13,12 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from smgrid import coarse as spreads
 from smgrid.borders import source_of
 from smgrid.imprints import imprint, match_source
+from smgrid.shapes import as_field
 from smgrid.steps import open_field
 
 
@@ -79,9 +81,8 @@ def correct(
     stray = [dim for dim in share.dims if dim not in values.dims[:-2]]
     if stray:
         raise ValueError(f"beta has the dims {share.dims}, the map {values.dims}: one number a date, or one for all")
-    smooth = source._replace(spread=spreads.smooth(coarse, grid).transpose(..., "y", "x"))
-    parts = [xr.Variable(values.dims, match_source(one, values)) for one in (source, smooth)]
-    excess = _lazily(lambda a, b: np.nan_to_num(a - b), *(part.data for part in parts))
+    smooth = source._replace(spread=as_field(spreads.smooth(coarse, grid)).transpose(..., "y", "x"))
+    excess = _lazily(_known_difference, *(match_source(one, values) for one in (source, smooth)))
     mended = values.copy(
         data=(values.variable - share.variable * xr.Variable(values.dims, excess)).transpose(*values.dims).data
     )
@@ -94,6 +95,11 @@ def correct(
     out = field.assign(soil_moisture=mended.transpose(*field["soil_moisture"].dims))
     out.attrs = {**field.attrs, "title": f"{field.attrs.get('title', 'maps')} (cosmetic: borders smoothed out)"}
     return out
+
+
+def _known_difference(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    """0 where the coarse field is missing: nothing is known to correct there."""
+    return np.nan_to_num(a.astype("f8") - b)
 
 
 def _lazily(function: Any, *arrays: Any) -> Any:

@@ -171,8 +171,8 @@ def _fold(blocks: Sequence[NDArray[np.float64]], first: int, lines: _Lines) -> N
             j = np.stack([jumps_at(block[lead][rows], line, wide) for block in blocks])  # (map and sources, rows, l, o)
         parts = []
         known = np.isfinite(j[..., _HERE]).all(0)
-        y, *d = np.where(known, j[..., _HERE], 0)
-        d = np.array(d)
+        both = np.where(known, j[..., _HERE], 0)
+        y, d = both[0], both[1:]
         parts += [known.sum(0)[None], np.einsum("krl,jrl->kjl", d, d).reshape(k * k, -1), np.einsum("krl,rl->kl", d, y)]
         for one in range(k):
             known = np.isfinite(j).all(0) & np.isfinite(j[1 + one, ..., _HERE])[..., None] & own[one][:, None]

@@ -367,8 +367,7 @@ def _warn_of_wrong_phases(result: xr.Dataset, first: dict[str, int]) -> None:
         where = "".join(f", {dim} {one[dim].values if dim in one.coords else at[k]}" for k, dim in enumerate(dims))
         places.append(f"phase {one.peak_phase:.0f} along {one.direction.item()}{where} (p = {one.peak_p_value:.3g})")
     shown = "; ".join(places[:4]) + (f"; and {len(places) - 4} more" if len(places) > 4 else "")
-    at = np.argwhere(wrong.any("direction").values)[0] if wrong.ndim > 1 else ()
-    one = result[["peak_phase"]].where(wrong).isel(dict(zip(wrong.dims[:-1], at)))
+    one = result[["peak_phase"]].where(wrong).isel(dict(zip(wrong.dims[:-1], np.argwhere(wrong.values)[0])))
     begins = [
         f"first {word} then lies {int(first[d] - peak) % result.sizes['phase']} cells into a coarse cell"
         for d, word in (("x", "column"), ("y", "row"))

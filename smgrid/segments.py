@@ -133,7 +133,7 @@ def raster(found: xr.Dataset, grid: Grid | xr.DataArray | xr.Dataset, *, level: 
     (1087, ('y', 'x'))
     """
     grid = Grid.of(grid)
-    jump = np.abs(found["jump"].where(found["q_value"] < level)).transpose(..., "segment")
+    jump = abs(found["jump"].where(found["q_value"] < level)).transpose(..., "segment")
     out = np.full((*jump.shape[:-1], *grid.shape), np.nan, "f4")
     place = zip(found["direction"].values == "x", found["row"].values, found["col"].values, found["length"].values)
     for k, (upright, row, col, length) in enumerate(place):
