@@ -6,7 +6,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression, Ridge
 
 from smgrid import PAPER, Model, Predictor, train
-from smgrid.models import sample_columns
+from smgrid.columns import sample_columns
 
 rng = np.random.default_rng(0)
 TABLE = pd.DataFrame(

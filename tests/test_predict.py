@@ -18,7 +18,7 @@ from sklearn.svm import SVR
 from xgboost import XGBRegressor
 
 from smgrid import PAPER, Grid, Model, predict_map, train
-from smgrid.predict import LAYERS
+from smgrid.layers import LAYERS
 
 GRID = Grid(1, 11468, 31405, 13, 17)
 TIMES = np.array(["2015-05-05", "2015-05-17", "2015-09-15"], "M8[ns]")
