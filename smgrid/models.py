@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 
 from smgrid import __version__
 from smgrid.arrays import fingerprint
+from smgrid.calibration import Calibration, calibrate
 from smgrid.columns import SOIL, check_decibels, days_of, is_table, names_of, sample_columns, target_column
 from smgrid.features import PAPER, Predictor, contract, encode
 from smgrid.regressors import is_fitted, on_one_thread, predict_rows
+from smgrid.resampling import station_of
+from smgrid.spread import is_forest, mean_and_spread
 from smgrid.units import canonical
 
 if TYPE_CHECKING:
@@ -53,6 +56,8 @@ class Model:
         Rows, stations, period, seed, versions.
     making : mapping
         How predictors were made, such as {"vv.averaging": "dB", "smap.spreading": "blocks"}.
+    calibration : Calibration, optional
+        What intervals and dissimilarity need of the training rows, where their stations were known.
     """
 
     predictors: Mapping[str, Predictor]
@@ -62,6 +67,7 @@ class Model:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     making: Mapping[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @classmethod
     def from_estimator(
@@ -116,7 +122,7 @@ class Model:
     # ---- identity
 
     def description(self) -> dict[str, Any]:
-        """Everything but the regressor, as plain data."""
+        """Everything but the regressor and the calibration, as plain data."""
         return {
             "predictors": {name: asdict(p) for name, p in self.predictors.items()},
             "encoded": self.encoded,
@@ -127,8 +133,8 @@ class Model:
         }
 
     @classmethod
-    def from_description(cls, said: Mapping[str, Any], regressor: Any) -> Model:
-        """The model that `description` described, around a regressor."""
+    def from_description(cls, said: Mapping[str, Any], regressor: Any, calibration: Calibration | None = None) -> Model:
+        """The model that `description` described, around a regressor and what was kept of its training rows."""
         return cls(
             {name: Predictor(**p) for name, p in said["predictors"].items()},
             regressor,
@@ -137,14 +143,18 @@ class Model:
             ranges={name: (float(low), float(high)) for name, (low, high) in said["ranges"].items()},
             training=dict(said["training"]),
             making=dict(said["making"]),
+            calibration=calibration,
         )
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of contract and regressor: the same for the same model, wherever it was saved and loaded."""
+        """SHA-256 of contract, regressor and calibration: the same for the same model, wherever it was saved and loaded."""
         said = {k: v for k, v in self.description().items() if k != "training"}
         text = json.dumps([list(said["predictors"].items()), said], sort_keys=True)
-        return hashlib.sha256((text + fingerprint(self.regressor)).encode()).hexdigest()
+        text += fingerprint(self.regressor)
+        if self.calibration is not None:  # without one the digest is what it was before there was any
+            text += self.calibration.digest()
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def __dask_tokenize__(self) -> str:
         return f"smgrid.Model-{self.digest}"
@@ -163,10 +173,26 @@ class Model:
 
         Encode in float64, predict, round once to float32: a row's result never depends on its neighbours.
         """
+        return self.predict_inputs(self.inputs(columns))
+
+    def inputs(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+        """Rows (n, k) as the regressor takes them, of one array (n,) a predictor."""
         if self.encoded:
-            return predict_rows(self._engine, encode(columns, list(self.predictors.values())))
-        rows = np.stack([np.asarray(c, "f8") for c in columns], axis=1)
-        return predict_rows(self._engine, rows, self.columns)
+            return encode(columns, list(self.predictors.values()))
+        return np.stack([np.asarray(c, "f8") for c in columns], axis=1)
+
+    def predict_inputs(self, rows: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Predict rows that `inputs` made."""
+        return predict_rows(self._engine, rows, None if self.encoded else self.columns)
+
+    def predict_spread(self, rows: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Predict rows that `inputs` made, and the spread of a forest's trees with them."""
+        return mean_and_spread(self._engine, rows)
+
+    @property
+    def is_forest(self) -> bool:
+        """Whether its trees have a spread."""
+        return is_forest(self.regressor)
 
     def predict(self, samples: xr.Dataset | pd.DataFrame) -> NDArray[np.float32]:
         """Soil moisture (m3 m-3) of samples; NaN where a predictor is missing or invalid, as in `predict_map`.
@@ -192,6 +218,8 @@ class Model:
         lines.append((f"{len(shown)} predictors", ", ".join(shown)))
         lines += [(key, str(value)) for key, value in self.training.items() if key != "versions" and value is not None]
         lines += [(key, value) for key, value in self.making.items()]
+        if self.calibration is not None:
+            lines.append(("calibrated at", self.calibration.summary()))
         return [*lines, ("digest", self.digest[:16])]
 
     def __repr__(self) -> str:
@@ -229,6 +257,8 @@ def train(
     Returns
     -------
     Model
+        Samples with `station` make one that can give the layers `interval` and `dissimilarity`: the regressor is then
+        fitted five times more, each time without a fifth of the stations, and the model keeps the training rows.
 
     Raises
     ------
@@ -261,7 +291,9 @@ def train(
         check_decibels({n: c for n, c in zip(predictors, columns) if n not in (units or {})}, predictors)
     ranges = {name: (float(c.min()), float(c.max())) for name, c in zip(predictors, columns)}
     predictors = {name: _filled(p, samples.get(name), ranges[name]) for name, p in predictors.items()}
-    fitted = _copy_of(regressor).fit(encode(columns, list(predictors.values())), target[whole])
+    inputs, target = encode(columns, list(predictors.values())), target[whole]
+    fitted = _copy_of(regressor).fit(inputs, target)
+    kept = _calibration(samples, whole, regressor, fitted, inputs, target, [p.inputs for p in predictors.values()])
     training = {"rows": rows, "rows left out": whole.size - rows, **_history(samples, whole), **_pedigree(fitted)}
     making = {
         f"{name}.{key}": str(samples[name].attrs[key])
@@ -269,7 +301,30 @@ def train(
         for name in names
         if name in predictors and name in samples and key in samples[name].attrs
     }
-    return Model(predictors, fitted, ranges=ranges, training=training, making=making)
+    return Model(predictors, fitted, ranges=ranges, training=training, making=making, calibration=kept)
+
+
+def _calibration(
+    samples: Any, whole: NDArray[np.bool_], regressor: Any, fitted: Any, *rows_target_widths: Any
+) -> Calibration | None:
+    """What the model keeps of its training rows; None, which the log explains, where their stations are not known."""
+    import pandas as pd
+
+    names = names_of(samples)
+    if "station" not in names:
+        return None
+    place = [n for n in ("row", "col", "network", "station", "latitude", "longitude") if n in names]
+    places = pd.DataFrame({name: np.asarray(samples[name].values)[whole] for name in place})
+
+    def fit(rows: NDArray[np.float64], target: NDArray[np.float64]) -> Any:
+        return _copy_of(regressor).fit(rows, target)
+
+    try:
+        rows, target, widths = rows_target_widths
+        return calibrate(fit, fitted, rows, target, station_of(places), widths)
+    except ValueError as error:
+        log.warning("train: nothing is kept for the layers interval and dissimilarity: %s", error)
+        return None
 
 
 def _whole(columns: Sequence[NDArray[np.float64]], predictors: Mapping[str, Predictor]) -> NDArray[np.bool_]:

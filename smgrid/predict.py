@@ -18,14 +18,15 @@ from dask.base import is_dask_collection, tokenize
 from numpy.typing import NDArray
 
 from smgrid import __version__
+from smgrid.conformal import LEVEL
 from smgrid.features import Predictor
 from smgrid.features import day_of_year as day_of_year_of
 from smgrid.grid import Grid, find_crs, is_ease2, latitude_of_y, longitude_of_x
 from smgrid.layers import LAYERS as LAYERS
-from smgrid.layers import Input, Plan, check_layers, dtype_of
+from smgrid.layers import NOTHING, Input, Plan, Wanted, dtype_of
 from smgrid.matching import check_where, match
 from smgrid.models import Model
-from smgrid.shapes import as_cube, layer_attributes
+from smgrid.shapes import as_cube
 from smgrid.units import SAME, Conversion
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def predict_map(
     layers: Sequence[str] = ("soil_moisture", "status"),
     where: xr.DataArray | None = None,
     units: Mapping[str, str] | str | None = None,
+    level: float = LEVEL,
 ) -> xr.Dataset:
     """Apply a trained model to every cell of a cube.
 
@@ -51,11 +53,15 @@ def predict_map(
     model : Model, or a fitted estimator with feature names of its own
     layers : sequence of str
         `soil_moisture` (m3 m-3, float32), `status` (what happened in a cell), `culprit` (the first predictor that was
-        missing, invalid or outside the training range).
+        missing, invalid or outside the training range); `spread` (of a forest's trees); of a model trained on samples
+        with `station` also `interval` (the variables `lower` and `upper`) and `dissimilarity` (the variables
+        `dissimilarity` and `applicability`: inside or outside the area of applicability). See docs/layers.md.
     where : DataArray of bool, dims among the cube's, optional
         Cells to predict; elsewhere the map is empty and `status` says so.
     units : mapping of str to str, or "canonical", optional
         Units of variables at the caller's word.
+    level : float
+        Nominal coverage of `interval` at a place that nobody trained on.
 
     Returns
     -------
@@ -65,7 +71,8 @@ def predict_map(
     Raises
     ------
     ValueError
-        Everything that is wrong with the cube at once, a line each, with lines that can be pasted.
+        Everything that is wrong with the cube at once, a line each, with lines that can be pasted; or a layer that the
+        model cannot give, with what to do.
 
     Notes
     -----
@@ -85,20 +92,20 @@ def predict_map(
     [[0.1, 0.2], [0.3, nan]]
     """
     cube, model = as_cube(cube), Model.from_estimator(model)
-    layers = check_layers(layers)
+    wanted = Wanted.of(layers, model, level)
     sources, conversions = match(cube, model, units)
     if where is not None:
         sources["where"] = check_where(where, cube)
     dims = _out_dims(cube, model, sources)
-    plan = _plan(cube, model, layers, sources, conversions, dims)
+    plan = _plan(cube, model, wanted, sources, conversions, dims)
     inputs = [sources[name].variable if name in sources else None for name in plan.names]
     if any(v is not None and is_dask_collection(v.data) for v in inputs):
         variables = _lazy(plan, model, inputs, cube, dims)
     else:
         arrays = [_axes(cube, name, None) if v is None else v.values for name, v in zip(plan.names, inputs)]
         made = plan(model, *arrays)
-        variables = dict(zip(layers, made if len(layers) > 1 else [made]))
-    return _finish(variables, cube, model, dims)
+        variables = dict(zip(wanted.names, made if len(wanted.names) > 1 else [made]))
+    return _finish(variables, cube, model, wanted, dims)
 
 
 # ---- the plan of a block
@@ -115,7 +122,7 @@ def _out_dims(cube: xr.Dataset, model: Model, sources: Mapping[str, xr.DataArray
 def _plan(
     cube: xr.Dataset,
     model: Model,
-    layers: tuple[str, ...],
+    wanted: Wanted,
     sources: Mapping[str, xr.DataArray],
     conversions: Mapping[str, Conversion],
     dims: tuple[str, ...],
@@ -137,7 +144,7 @@ def _plan(
         names.append("where")
         axes = tuple(dims.index(str(d)) for d in sources["where"].dims)
         inputs.append(Input(axes, SAME, (-np.inf, np.inf), None))
-    return Plan(tuple(names), tuple(inputs), layers, len(dims), "where" in sources)
+    return Plan(tuple(names), tuple(inputs), wanted, len(dims), "where" in sources)
 
 
 def _trained(model: Model, name: str, predictor: Predictor) -> tuple[float, float] | None:
@@ -221,8 +228,8 @@ def _lazy(
         pairs += [array, i.axes]
     key = f"smgrid-model-{model.digest[:32]}"
     kept = da.Array(HighLevelGraph.from_collections(key, {(key,): model}), key, chunks=(), dtype=object)
-    out, one = tuple(range(len(dims))), len(plan.layers) == 1
-    dtype = dtype_of(plan.layers[0]) if one else object
+    out, one = tuple(range(len(dims))), len(plan.wanted.names) == 1
+    dtype = dtype_of(plan.wanted.names[0]) if one else object
     token = tokenize(plan, model.digest, *(a.name for a in pairs[::2]))
     blocks = da.blockwise(
         plan,
@@ -236,7 +243,7 @@ def _lazy(
         align_arrays=False,
     )
     if one:
-        return {plan.layers[0]: blocks}
+        return {plan.wanted.names[0]: blocks}
     return {
         layer: da.blockwise(
             itemgetter(k),
@@ -248,7 +255,7 @@ def _lazy(
             meta=np.empty((0,) * len(dims), dtype_of(layer)),
             align_arrays=False,
         )
-        for k, layer in enumerate(plan.layers)
+        for k, layer in enumerate(plan.wanted.names)
     }
 
 
@@ -266,7 +273,9 @@ def _chunks(inputs: list[xr.Variable | None], cube: xr.Dataset, dims: tuple[str,
 # ---- finished maps
 
 
-def _finish(variables: Mapping[str, Any], cube: xr.Dataset, model: Model, dims: tuple[str, ...]) -> xr.Dataset:
+def _finish(
+    variables: Mapping[str, Any], cube: xr.Dataset, model: Model, wanted: Wanted, dims: tuple[str, ...]
+) -> xr.Dataset:
     """Name, flag and place the layers, so that plain to_netcdf, to_zarr, rio.to_raster and plot come out right."""
     coords = {n: c for n, c in cube.coords.items() if set(c.dims) <= set(dims) and n not in ("y", "x", "spatial_ref")}
     crs = find_crs(cube)
@@ -279,16 +288,11 @@ def _finish(variables: Mapping[str, Any], cube: xr.Dataset, model: Model, dims: 
         reference = {**crs.to_cf(), "spatial_ref": crs.to_wkt()}
         where = {"y": cube["y"], "x": cube["x"], "spatial_ref": ((), np.int64(0), reference)}
         place = crs.name
-    maps = xr.Dataset(
-        {
-            name: (dims, data, layer_attributes(name, list(variables), list(model.predictors)))
-            for name, data in variables.items()
-        }
-    )
+    maps = xr.Dataset({name: (dims, data, wanted.attributes(name, model)) for name, data in variables.items()})
     maps = maps.assign_coords(coords).assign_coords(where)
     for name in maps.data_vars:
         encoding: dict[str, Any] = {"dtype": dtype_of(str(name)), "grid_mapping": "spatial_ref"}
-        encoding["_FillValue"] = np.float32(np.nan) if name == "soil_moisture" else None
+        encoding["_FillValue"] = np.float32(np.nan) if np.isnan(NOTHING[str(name)]) else None
         maps[name].encoding = encoding
     if "time" in maps.coords:
         maps["time"].attrs.setdefault("standard_name", "time")

@@ -163,7 +163,7 @@ def test_a_foreign_unit_frees_from_the_tables_range():
 
 def test_description_round_trip():
     model = train(TABLE, Ridge(), features=["vv", "day_of_year"])
-    again = Model.from_description(model.description(), model.regressor)
+    again = Model.from_description(model.description(), model.regressor, model.calibration)
     assert again.digest == model.digest and again.description() == model.description()
 
 
