@@ -85,7 +85,7 @@ class Wanted:
         kept = model.calibration
         ours: dict[str, float] = {}
         if kept is not None and "interval" in asked:
-            ours = {"level": float(level), "half": kept.half_width(level)}
+            ours = {"half": kept.half_width(level), "level": float(level)}
         if kept is not None and "dissimilarity" in asked:
             ours["threshold"] = kept.reach.threshold
         return cls(names, **ours)

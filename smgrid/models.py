@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -319,9 +320,12 @@ def _calibration(
     def fit(rows: NDArray[np.float64], target: NDArray[np.float64]) -> Any:
         return _copy_of(regressor).fit(rows, target)
 
+    began = time.perf_counter()
     try:
         rows, target, widths = rows_target_widths
-        return calibrate(fit, fitted, rows, target, station_of(places), widths)
+        kept = calibrate(fit, fitted, rows, target, station_of(places), widths)
+        log.info("train: calibrated at %s; %.1f s", kept.summary(), time.perf_counter() - began)
+        return kept
     except ValueError as error:
         log.warning("train: nothing is kept for the layers interval and dissimilarity: %s", error)
         return None
