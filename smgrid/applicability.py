@@ -115,7 +115,7 @@ def _tree_of(points: NDArray[np.float64]) -> Any:
     from scipy.spatial import cKDTree
 
     # medians of rows that repeat take long to find, and gain little
-    return cKDTree(points, leafsize=32, balanced_tree=False)
+    return cKDTree(points, leafsize=64, balanced_tree=False)
 
 
 def mean_distance(points: NDArray[np.float64]) -> float:
