@@ -6,7 +6,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression, Ridge
 
 from smgrid import PAPER, Model, Predictor, train
-from smgrid.models import sample_columns
+from smgrid.columns import sample_columns
 
 rng = np.random.default_rng(0)
 TABLE = pd.DataFrame(
@@ -163,7 +163,7 @@ def test_a_foreign_unit_frees_from_the_tables_range():
 
 def test_description_round_trip():
     model = train(TABLE, Ridge(), features=["vv", "day_of_year"])
-    again = Model.from_description(model.description(), model.regressor)
+    again = Model.from_description(model.description(), model.regressor, model.calibration)
     assert again.digest == model.digest and again.description() == model.description()
 
 
