@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 
 from smgrid import __version__, coarse, temporal
 from smgrid import sources as rooms
-from smgrid.features import COMPUTED, PAPER, Predictor, match_units, suggest
+from smgrid.features import COMPUTED, PAPER, Predictor, match_units, only_possible, suggest
+from smgrid.files import Words
 from smgrid.grid import Grid
 from smgrid.overlap import OutsideError
 from smgrid.regrid import to_grid
+from smgrid.shapes import undecoded
 from smgrid.units import SAME, Conversion
 
 log = logging.getLogger("smgrid")
@@ -386,7 +388,8 @@ def _carry(
 ) -> xr.DataArray:
     """One predictor on the days and the grid, lazily, in canonical units."""
     way = _conversion(name, source)
-    dated: Any = _on_days(source if source.chunks else source.chunk(), rule, days, observed)
+    source = _possible(name, source, way)
+    dated: Any = _on_days(source, rule, days, observed)
     if rule.spreading == "smooth" and name in _NEVER_NEGATIVE and not {"valid_min", "valid_range"} & set(dated.attrs):
         dated = dated.assign_attrs(valid_min=0.0)  # which the smooth surface then keeps
     out = _on_cells(dated, rule, grid, size)
@@ -402,6 +405,21 @@ def _carry(
     out.data = data.map_blocks(_converted, way, dtype="f4", meta=np.empty((0,) * data.ndim, "f4"))
     out.attrs = attrs
     return out
+
+
+def _possible(name: str, source: xr.DataArray, way: Conversion) -> xr.DataArray:
+    """A source with impossible values missing, lazily; in memory it is looked at now."""
+    fault = undecoded(name, source)
+    if fault:
+        raise ValueError(fault.removeprefix(f"{name!r} ").replace("cube", "source"))
+    if name not in PAPER:
+        return source if source.chunks else source.chunk()
+    said = Words(f"sources[{name!r}]"), PAPER[name], way, Words(source.attrs.get("units"))
+    if isinstance(source.variable._data, np.ndarray):
+        return source.copy(data=only_possible(source.values, *said)).chunk()
+    data: Any = source.chunk().data if not source.chunks else source.data
+    kind = np.result_type(data.dtype, "f4")
+    return source.copy(data=data.map_blocks(only_possible, *said, dtype=kind, meta=np.empty((0,) * data.ndim, kind)))
 
 
 def _on_cells(dated: Any, rule: Rule, grid: Grid, size: Mapping[str, int]) -> xr.DataArray:

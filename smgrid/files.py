@@ -161,6 +161,8 @@ def write_netcdf(maps: xr.Dataset, path: str | Path) -> Path:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} in")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the NetCDF file another name")
     partial = path.with_name(path.name + ".partial")
     try:
         maps.to_netcdf(partial, engine="netcdf4")

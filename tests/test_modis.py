@@ -230,6 +230,7 @@ def test_ndvi_scaled_or_not_is_one_thing(tmp_path, factor, kind):
     [
         ([[80, 160]], "i2", "NDVI_20150423", r"NDVI is int16 with values up to 160 .*its scale is not known"),
         ([[80, 160]], "u1", "NDVI_20150423", r"NDVI is uint8 with values up to 160"),
+        ([[150, 743]], "i2", "NDVI_20150423", r"NDVI is nowhere above 743 .*NDVI x 1000.*units='0.001'"),
         ([[20.0, 90.0]], "f4", "NDVI_20150423", r"NDVI is float32 with values up to 90"),
         ([[800, 1600]], "i2", "EVI_20150423", r"is no layer of MOD13"),
         ([[800, 1600]], "i2", "NDVI_april", r"the name holds no day"),

@@ -38,6 +38,12 @@ def test_what_is_wrong_is_named(table, change, message):
         points.open(table, **{"columns": COLUMNS, "units": "%", "dayfirst": True, **change})
 
 
+def test_fractions_called_percent_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("day,sm\n2015-05-06,0.31\n2015-05-07,0.2\n")
+    with pytest.raises(ValueError, match=r"a.csv: no value lies above 0.31, but '%' was said: they are fractions"):
+        points.open(tmp_path / "a.csv", {"time": "day", "soil_moisture": "sm"}, units="%")
+
+
 @pytest.mark.parametrize("dayfirst", [False, True])
 @pytest.mark.parametrize(
     "written", ["2015-05-06", "20150506", "2015/5/6", "2015-05-06T21:00", "2015-05-07T07:00+10:00"]

@@ -51,6 +51,8 @@ def dataset(grid: Grid, days: Sequence[np.datetime64], smap: da.Array) -> xr.Dat
         "long_name": "SMAP soil moisture, 0-5 cm",
         "standard_name": "volume_fraction_of_condensed_water_in_soil",
         "units": "m3 m-3",
+        "valid_min": 0.0,
+        "valid_max": 1.0,
         "native_resolution": f"{grid.km:g} km",
     }
     data["smap"].encoding["grid_mapping"] = "spatial_ref"

@@ -323,6 +323,12 @@ def _to_stored(path: str, array: xr.DataArray, band: int) -> float:
     top = float(np.abs(values).max()) if values.size else 0.0
     stored = abs(declared * SCALE - 1) < 1e-6 or (declared == 1 and top > 200)
     if stored and form in ("int16", "int32", "float32", "float64"):
+        if declared == 1 and top <= 1000:
+            raise ValueError(
+                f"{path}: NDVI is nowhere above {top:g} where it was looked at: NDVI x 1000, where the product has "
+                "NDVI x 10000. Open it with smgrid.sources.raster.open(path, name='ndvi', units='0.001'), or "
+                "units='0.0001' if it is so after all"
+            )
         return 1.0
     if declared == 1 and form.startswith("float") and top <= 1.5:
         return SCALE
