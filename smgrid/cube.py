@@ -128,6 +128,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 """How the paper carries each stored predictor; 7 days, D-7 to D-1, and one year, the day itself left out."""
 
+_ASPECT = {"aspect_sin", "aspect_cos"}
 _NEVER_NEGATIVE = ("smap", "precipitation")
 COMPANIONS = {"composite_day": "ndvi"}  # what product rooms give beside a predictor: the days its pixels were seen
 _ROOMS = {
@@ -206,11 +207,16 @@ def build_cube(
         if name in COMPANIONS or calendar is None:
             continue
         source, rule = given[name]
+        if name in _ASPECT and "slope" in given:
+            rule = Rule(rule.timing, rule.spreading, {"min_coverage": 0.0, **rule.options})
         beside = [given[extra][0] for extra, main in COMPANIONS.items() if main == name and extra in given]
         try:
             carried[name] = _carry(name, source, rule, grid, calendar, size, *beside)
         except (ValueError, TypeError) as error:
             faults.append(f"{name}: {_in_its_name(name, str(error))}")
+    for name in _ASPECT & set(carried):
+        if "slope" in carried and carried["slope"].dims == carried[name].dims:
+            _point_nowhere(carried[name], carried["slope"])
     if faults or calendar is None:
         raise ValueError("\n- ".join(["the cube cannot be built:", *faults]))
     return _assemble(carried, grid, calendar, size)
@@ -405,6 +411,17 @@ def _carry(
     out.data = data.map_blocks(_converted, way, dtype="f4", meta=np.empty((0,) * data.ndim, "f4"))
     out.attrs = attrs
     return out
+
+
+def _point_nowhere(aspect: xr.DataArray, slope: xr.DataArray) -> None:
+    """Give cells without a sloping pixel the mean direction 0: flat land is known, and no reason to lose a cell."""
+    data: Any = aspect.data
+    aspect.data = data.map_blocks(_where_sloping, slope.data, dtype="f4", meta=np.empty((0,) * data.ndim, "f4"))
+    aspect.attrs["rule"] += "; 0 where slope is known and no pixel has a direction"
+
+
+def _where_sloping(aspect: NDArray[np.float32], slope: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(np.isnan(slope), np.float32(np.nan), np.nan_to_num(aspect))
 
 
 def _possible(name: str, source: xr.DataArray, way: Conversion) -> xr.DataArray:

@@ -298,6 +298,34 @@ def test_sources_that_are_none_are_refused(given, message):
         build_cube(given, GRID)
 
 
+# ---- aspect
+
+
+@pytest.mark.parametrize("chunks", [{}, {"y": 8, "x": 10}])
+def test_flat_land_keeps_its_cells(tmp_path, chunks):
+    """Aspect is the mean over sloping pixels, 0 where there is none, and missing only where slope is."""
+    slope = degrees("slope", 0.002, units="degree", scale=0.05, offset=2, missing=0)
+    bearing = np.radians(60 + 4 * degrees("b", 0.002, scale=1, missing=0).values)
+    rows = np.arange(slope.sizes["lat"])[:, None]
+    flat, void = (rows % 5 > 0) | (rows < 110), np.broadcast_to(rows > 150, slope.shape)
+    slope = slope.where(~flat, 0).where(~void)
+    parts = {
+        n: slope.copy(data=np.where(flat | void, np.nan, f(bearing)).astype("f4")).assign_attrs(units="1")
+        for n, f in (("aspect_sin", np.sin), ("aspect_cos", np.cos))
+    }
+    cube = build_cube({"slope": slope, **parts}, GRID, chunks=chunks).compute()
+    known = cube.slope.notnull()
+    assert 0 < known.sum() < known.size
+    for name, middle in (("aspect_sin", np.sin(np.radians(62))), ("aspect_cos", np.cos(np.radians(62)))):
+        assert (cube[name].notnull() == known).all()
+        level, tilted = cube[name].where(cube.slope == 0), cube[name].where(cube.slope > 0.1)
+        assert level.notnull().any() and (level.fillna(0) == 0).all()
+        assert tilted.notnull().any() and abs(tilted - middle).max() < 0.04
+        assert "0 where slope is known" in cube[name].rule
+    alone = build_cube(parts, GRID).compute()
+    assert alone.aspect_sin.isnull().sum() > (~known).sum(), "without slope nobody can tell flat from void"
+
+
 # ---- units that lie
 
 

@@ -248,3 +248,21 @@ def test_other_lattices_are_refused(tmp_path):
     two = clip(tmp_path / "NDVI_20150509.tif", NDVI.astype("i2"), corner=(13e6 + 100, -3.9e6))
     with pytest.raises(ValueError, match=r"NDVI_20150509.tif and NDVI_20150423.tif do not share one lattice"):
         modis.open([one, two])
+
+
+def test_a_stack_of_periods_is_its_periods(tmp_path):
+    periods = ["2015-04-23", "2015-05-09"]
+    bands = [np.stack([np.roll(NDVI, k), RANK, DAY + 16 * k]).astype("i2") for k in range(2)]
+    names = ["NDVI", "SummaryQA", "DayOfYear"]
+    apart = [clip(tmp_path / f"MOD13Q1_{day}.tif", b, names=names) for day, b in zip(periods, bands)]
+    labels = [f"{day.replace('-', '_')}_{name}" for day in periods for name in names]
+    stack = clip(tmp_path / "MOD13Q1_all.tif", np.concatenate(bands), names=labels)
+    found, expected = modis.open(stack), modis.open(apart)
+    for name in expected:
+        xr.testing.assert_equal(found[name], expected[name])
+    assert found.ndvi.attrs["product"] == "MOD13Q1"
+    bare = clip(
+        tmp_path / "MOD13Q1_2015-04-23.tif", np.concatenate(bands), names=[f"{k}_{n}" for k in "01" for n in names]
+    )
+    with pytest.raises(ValueError, match="stacks the bands of 2 images"):
+        modis.open(bare)

@@ -376,3 +376,21 @@ def test_a_store_without_a_chunk_file_of_its_own_kind_is_named(tmp_path):
     (path / "zarr.json").write_text("{")
     with pytest.raises(ValueError, match=r"field.zarr cannot be opened"):
         sources.raster.open(path)
+
+
+# ---- stacks of many images, as Earth Engine's toBands makes them
+
+
+def test_a_stack_of_images_is_a_series(tmp_path):
+    bands = RNG.integers(2000, 8000, (4, 6, 7)).astype("i2")
+    labels = ["2015_05_09_NDVI", "2015_05_09_EVI", "2015_04_23_NDVI", "2015_04_23_EVI"]
+    path = tiff(tmp_path / "stack.tif", bands, names=labels)
+    found = sources.raster.open(path, name={"NDVI": "ndvi"}, units="0.0001").ndvi
+    assert found.dims == ("time", "y", "x")
+    assert found.time.values.astype("M8[D]").astype(str).tolist() == ["2015-04-23", "2015-05-09"]
+    np.testing.assert_allclose(found.values, bands[[2, 0]] / 1e4, rtol=2e-7)
+    with pytest.raises(ValueError, match=r"so say which: .* by the name without the date for all images"):
+        sources.raster.open(path, name="ndvi", units="0.0001")
+    path = tiff(tmp_path / "less.tif", bands[:3], names=labels[:3])
+    with pytest.raises(ValueError, match=r"less.tif: 'EVI' is missing in the image '2015_04_23'"):
+        sources.raster.open(path, name={"NDVI": "ndvi", "EVI": "evi"}, units={"ndvi": "0.0001"})

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from smgrid.features import PAPER, Predictor, only_possible
 from smgrid.files import Words, existing, kind, open_dataset, open_raster
 from smgrid.sources._axes import north_up, snap
+from smgrid.sources._scenes import images, when
 from smgrid.units import SAME, Conversion, canonical, conversion, convertible_to
 
 log = logging.getLogger("smgrid")
@@ -49,7 +50,8 @@ def open(
         NetCDF, a Zarr store, or anything that GDAL reads (GeoTIFF, ...; also `/vsicurl/...` addresses).
     name : str or mapping, optional
         What the one variable of the file is called, or a mapping from names in the file (`band_1`, ... where bands have
-        none) to ours; with a mapping only what it names is kept. By default all variables keep their names.
+        none) to ours; with a mapping only what it names is kept. By default all variables keep their names. In a stack of
+        many images (`toBands`, bands such as `2015_05_09_NDVI`) `{"NDVI": "ndvi"}` is the series of them.
     units : str or mapping, optional
         Units of the stored values, after scale and offset of the file, at your word, over what the file says; a mapping
         goes by our names. `"0.0001"` is the unit of reflectances or NDVI stored times 10000.
@@ -83,7 +85,7 @@ def open(
     if isinstance(path, Path) and (path.is_dir() or kind(path) in _NETCDF):
         data = _utc_days(north_up(_fields(open_dataset(path), name, path), path, crs=crs), path)
     else:
-        data = _bands(str(path), name, crs)
+        data = _utc_days(_bands(str(path), name, crs), path)
     strange = [label for label in units if label not in data] if isinstance(units, Mapping) else []
     if strange:
         raise ValueError(f"{path}: units are given for {strange}, but the variables are {list(map(str, data))}")
@@ -130,7 +132,9 @@ def _naming(fields: list[str], name: str | Mapping[str, str] | None, path: str |
         return {field: field for field in fields}
     if isinstance(name, str):
         if len(fields) > 1:
-            raise ValueError(f"{path} holds {fields}, so say which: name={{{fields[0]!r}: {name!r}}}")
+            dated = all(when(field) is not None for field in fields)
+            hint = ", or by the name without the date for all images of a stack" if dated else ""
+            raise ValueError(f"{path} holds {fields}, so say which: name={{{fields[0]!r}: {name!r}}}" + hint)
         name = {fields[0]: name}
     axes = sorted({*name.values()} & {"y", "x", "time", "spatial_ref", "acquired"})
     if axes:
@@ -148,17 +152,39 @@ def _bands(path: str, name: str | Mapping[str, str] | None, crs: Any) -> xr.Data
     double = sorted({label for label in labels if labels.count(label) > 1})
     if double:
         raise ValueError(f"{path} names more than one band {double}: open it with smgrid.files.open_raster")
-    data = {}
-    for old, new in _naming(labels, name, path).items():
-        band = raster.isel(band=labels.index(old))
-        scale, offset = float(band["scale"]), float(band["offset"])
-        unit = str(band["units"].values) if "units" in band.coords else ""
-        band = band.drop_vars(["band", "scale", "offset", "units"], errors="ignore")
-        band = band if (scale, offset) == (1, 0) else band * scale + offset
-        band.attrs = {"units": unit} if unit else {}
-        band.encoding = {"scale_factor": scale, "add_offset": offset}
-        data[new] = band
-    return snap(xr.Dataset(data))
+    if isinstance(name, Mapping) and not set(name) & set(labels):  # a stack of many images, as `toBands` makes it
+        stacked = images(path, labels, set(name).__contains__)
+        if len(stacked) > 1:
+            return _dated(raster, stacked, name)
+    return snap(xr.Dataset({new: _band(raster, labels.index(old)) for old, new in _naming(labels, name, path).items()}))
+
+
+def _dated(raster: xr.DataArray, stacked: Mapping[str, Mapping[int, str]], name: Mapping[str, str]) -> xr.Dataset:
+    """The bands of many images along time."""
+    instants = sorted((when(image), image) for image in stacked)
+    series = {}
+    for old, new in name.items():
+        at = [next((k for k, band in stacked[image].items() if band == old), None) for _, image in instants]
+        lacking = [image for (_, image), k in zip(instants, at) if k is None]
+        if lacking:
+            raise ValueError(f"{raster.attrs['source_files']}: {old!r} is missing in the image {lacking[0]!r}")
+        bands = [_band(raster, int(k)) for k in at if k is not None]
+        series[new] = xr.concat(bands, "time", coords="minimal", compat="override", combine_attrs="override")
+        series[new].encoding = bands[0].encoding
+    times = np.array([instant for instant, _ in instants], "M8[ns]")
+    return snap(xr.Dataset(series).assign_coords(time=times))
+
+
+def _band(raster: xr.DataArray, k: int) -> xr.DataArray:
+    """One band, the file's scale and offset applied."""
+    band = raster.isel(band=k)
+    scale, offset = float(band["scale"]), float(band["offset"])
+    unit = str(band["units"].values) if "units" in band.coords else ""
+    band = band.drop_vars(["band", "scale", "offset", "units"], errors="ignore")
+    band = band if (scale, offset) == (1, 0) else band * scale + offset
+    band.attrs = {"units": unit} if unit else {}
+    band.encoding = {"scale_factor": scale, "add_offset": offset}
+    return band
 
 
 def _utc_days(data: xr.Dataset, path: str | Path) -> xr.Dataset:
