@@ -175,6 +175,10 @@ def write_netcdf(maps: xr.Dataset, path: str | Path) -> Path:
 # ---- lazy arrays whose errors name their file
 
 
+class ContentError(ValueError):
+    """The file is whole, but what it holds cannot be; the message names file and variable itself."""
+
+
 class Words(str):
     """Text for people that travels with a computation: no part of what it computes, so identities pass over it."""
 
@@ -200,6 +204,8 @@ class _Pending:
         drop = tuple(slice(None) if isinstance(part, slice) else 0 for part in key)
         try:
             return np.asarray(self.read(parts), self.dtype)[drop]
+        except ContentError:
+            raise
         except Exception as error:
             raise ValueError(f"{self.what} cannot be read, the file is damaged: {error}") from error
 

@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.files import chunk_of, fingerprint, netcdf, pending, several
+from smgrid.files import ContentError, chunk_of, fingerprint, netcdf, pending, several
 from smgrid.grid import Grid
 from smgrid.sources._smap import FILL, PRODUCTS, dataset, dates_of, volume_fraction
 from smgrid.sources._smap_points import Points, lay_points
@@ -261,9 +261,9 @@ class _Map:
             wrong = (index != here) & (index != FLAG_FILL) & (index >= 0) & (index < FLAG_FILL)
             if wrong.any():
                 at = tuple(int(k[0]) for k in np.nonzero(wrong))
-                raise ValueError(
-                    f"{name + suffix!r} says {index[at]} where the array's place says {here.ravel()[at[axis]]}: the "
-                    "array is flipped or cut; use the granule as it was distributed"
+                raise ContentError(
+                    f"{self.path}: {name + suffix!r} says {index[at]} where the array's place says "
+                    f"{here.ravel()[at[axis]]}: the array is flipped or cut; use the granule as it was distributed"
                 )
 
 
