@@ -273,7 +273,10 @@ def netcdf(path: str | Path) -> Iterator[netCDF4.Dataset]:
             ) from error
         with data:
             data.set_auto_maskandscale(False)
-            yield data
+            try:
+                yield data
+            except (OSError, RuntimeError) as error:  # what the library says of bytes it cannot make sense of
+                raise ValueError(f"{path} cannot be read, the file is damaged: {error}") from error
 
 
 def open_dataset(path: str | Path, *, engine: str | None = None, **options: Any) -> xr.Dataset:

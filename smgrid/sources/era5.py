@@ -176,6 +176,11 @@ def _tidy(data: xr.Dataset, path: Path) -> xr.Dataset:
             f"{path}: {list(data.data_vars)} have no axis of instants 'valid_time' or 'time'; the coordinates are "
             f"{sorted(map(str, data.coords))}"
         )
+    times = np.atleast_1d(data["time"].values)
+    if np.isnat(times).any() or (kind(path) != "a GRIB file" and np.any(np.diff(times) < np.timedelta64(0))):
+        raise ValueError(
+            f"{path}: the instants {times.min()} to {times.max()} are not in order, or one is missing: damaged"
+        )
     if "expver" in data.dims:
         data = _one_expver(data)
     data = north_up(data, path)

@@ -12,6 +12,9 @@ Didan, K. (2021), MOD13Q1 v061, doi:10.5067/MODIS/MOD13Q1.061; Didan et al. (201
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +79,9 @@ def open(paths: Paths, *, quality: Sequence[int] = (0, 1)) -> xr.Dataset:
     if wrong or not len(quality):
         raise ValueError(f"quality holds ranks of pixel reliability, 0 to 3, not {tuple(quality)}")
     files = listed(paths, "MODIS file")
-    layers = [layer for path in files for layer in ([_open_hdf4(path)] if _is_hdf4(path) else _open_clip(path))]
+    archive = [path for path in files if _is_hdf4(path)]
+    _survive(archive)
+    layers = [layer for path in files for layer in ([_open_hdf4(path)] if path in archive else _open_clip(path))]
     _refuse_twins(layers)
     scenes = stack([(layer.start, layer.data) for layer in layers])
     if "raw" not in scenes:
@@ -168,6 +173,37 @@ def _is_hdf4(path: str) -> bool:
     if found != "an HDF4 file" and path.lower().endswith(".hdf"):
         raise ValueError(f"{path} is no HDF4 file but {found}: fetch it again")
     return found == "an HDF4 file"
+
+
+def _survive(paths: Sequence[str]) -> None:
+    """Have another process open the files first: damaged ones may take the library down, and the process with it."""
+    if not (paths and sys.executable):
+        return
+    done = subprocess.run(
+        [sys.executable, "-c", _TRIAL], input="\n".join(paths), capture_output=True, text=True, check=False
+    )
+    if done.returncode < 0:
+        path = (done.stdout.splitlines() or list(paths))[-1]
+        raise ValueError(
+            f"{path} cannot be opened as HDF4, it is damaged: the library breaks down on it "
+            f"({signal.Signals(-done.returncode).name})"
+        )
+
+
+_TRIAL = """
+import sys
+from pyhdf.SD import SD
+for path in sys.stdin.read().splitlines():
+    print(path, flush=True)
+    try:
+        file = SD(path)
+        file.attributes()
+        for name in file.datasets():
+            file.select(name).attributes()
+        file.end()
+    except Exception:
+        pass
+"""
 
 
 def _hdf4(path: str) -> Any:
