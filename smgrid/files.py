@@ -275,7 +275,11 @@ def netcdf(path: str | Path) -> Iterator[netCDF4.Dataset]:
             data.set_auto_maskandscale(False)
             try:
                 yield data
-            except (OSError, RuntimeError) as error:  # what the library says of bytes it cannot make sense of
+            except (
+                OSError,
+                RuntimeError,
+                UnicodeDecodeError,
+            ) as error:  # what the library says of bytes it cannot make sense of
                 raise ValueError(f"{path} cannot be read, the file is damaged: {error}") from error
 
 

@@ -174,6 +174,15 @@ def test_what_is_wrong_with_hdf4_is_said(tmp_path):
         modis.open(tmp_path / "missing.hdf")
 
 
+def test_a_file_that_breaks_the_library_down_is_named(tmp_path, monkeypatch):
+    path = hdf4(tmp_path / "good.hdf", NDVI, RANK, DAY)
+    monkeypatch.setattr(modis, "_TRIAL", "import os\nprint(input(), flush=True)\nos.abort()")
+    with pytest.raises(
+        ValueError, match=r"good.hdf cannot be opened as HDF4, it is damaged: .* breaks down on it .SIGABRT"
+    ):
+        modis.open(path)
+
+
 def test_without_pyhdf_the_extra_is_named(tmp_path, monkeypatch):
     path = hdf4(tmp_path / "good.hdf", NDVI, RANK, DAY)
     monkeypatch.setitem(__import__("sys").modules, "pyhdf.SD", None)

@@ -188,7 +188,10 @@ def _metadata(data: netCDF4.Dataset) -> dict[str, str]:
 def _day(path: Path, data: netCDF4.Dataset, orbit: str, about: dict[str, str]) -> np.datetime64:
     """The UTC day: that of the file name, held against the metadata and the instants of one row."""
     named = dates_of(path)[:1]
-    stated = [np.datetime64(about["begins"][:10], "D")] if re.match(r"\d{4}-\d\d-\d\d", about["begins"]) else []
+    try:
+        stated = [np.datetime64(about["begins"][:10], "D")] if re.match(r"\d{4}-\d\d-\d\d", about["begins"]) else []
+    except ValueError as error:
+        raise ValueError(f"{path}: the metadata give no date: {error}; the file is damaged") from error
     seen: list[np.datetime64] = []
     group, name = data.groups[f"{_GROUP}_{orbit}"], "tb_time_seconds" + ("_pm" if orbit == "PM" else "")
     if name in group.variables:
