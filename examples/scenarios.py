@@ -4,7 +4,8 @@
 
 The table has 10-day means (columns VV, VH, angle, B2 ..., ssm, InSituSM; see `read`). It cannot be passed on with this
 library; `smgrid.synthetic.network()` gives a synthetic one of the paper's size. A plain random forest runs here, in a
-minute; `regressors=("mlp", "svr", "rf", "xgb"), repeats=50, draws=100` is the paper's protocol.
+minute, and figures are drawn where there is a folder for them; `regressors=("mlp", "svr", "rf", "xgb"), repeats=50,
+draws=100` is the paper's protocol.
 """
 
 import logging
@@ -14,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from sklearn.ensemble import RandomForestRegressor
 
-from smgrid import scenarios
+from smgrid import plot, scenarios
 
 FEATURES = ["vv", "vh", "incidence_angle", "day_of_year", "latitude", "longitude", "ndvi"]
 FEATURES += ["b2", "b3", "b4", "b8", "b11", "b12", "smap"]
@@ -50,6 +51,13 @@ def main(path, folder=None):
         found[name] = scenarios.run(table, scheme, forest, features=FEATURES, path=out)
         print(found[name].rmse.median("repeat").to_pandas().round(3).to_string())
         print(scenarios.verdict(found[name]), end="\n\n")
+        if out is not None:
+            plot.scenarios(found[name]).savefig(out.with_suffix(".png"), dpi=150)
+    if folder is not None:
+        plot.stations(table.dropna()).savefig(Path(folder) / "stations.png", dpi=150)
+        tests = scenarios.t_tests(found)
+        print(tests.round(4).to_string(index=False))
+        plot.t_tests(tests).savefig(Path(folder) / "t_tests.png", dpi=150)
     return found
 
 

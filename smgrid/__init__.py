@@ -48,6 +48,7 @@ _ROOMS = (
     "seams",
     "plot",
     "predict",
+    "published",
     "resampling",
     "scenarios",
     "synthetic",

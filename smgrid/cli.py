@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     scenario.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     scenario.add_argument("--workers", type=int, help="processes; one a core otherwise")
     scenario.add_argument("--out", type=Path, default=Path("results.nc"), help="NetCDF file of results (%(default)s)")
+    scenario.add_argument("--figure", type=Path, metavar="FILE", help="draw the results, as PNG, PDF or SVG")
     scenario.set_defaults(run=_scenario)
 
     predict = commands.add_parser("predict", help="apply a model to a cube and write the maps")
@@ -197,6 +198,11 @@ def _scenario(args: argparse.Namespace) -> None:
     print(results["rmse"].median("repeat").to_pandas().round(4).to_string())
     print(scenarios.verdict(results))
     print(f"written: {args.out}")
+    if args.figure is not None:
+        from smgrid import plot
+
+        plot.scenarios(results).savefig(args.figure, dpi=150)
+        print(f"written: {args.figure}")
 
 
 def _predict(args: argparse.Namespace) -> None:

@@ -26,9 +26,11 @@ from smgrid import sources as rooms
 from smgrid.features import COMPUTED, PAPER, Predictor, match_units, only_possible, suggest
 from smgrid.files import Words
 from smgrid.grid import Grid
+from smgrid.mesh import Mesh
 from smgrid.overlap import OutsideError
-from smgrid.regrid import to_grid
+from smgrid.regrid import MIN_COVERAGE, Series, carry, locate_pixels, pixels_under, to_grid
 from smgrid.rules import RULES, Rule
+from smgrid.series import BLOCK
 from smgrid.shapes import undecoded
 from smgrid.units import SAME, Conversion
 
@@ -307,7 +309,7 @@ def _carry(
     dated: Any = _on_days(source, rule, days, observed)
     if rule.spreading == "smooth" and name in _NEVER_NEGATIVE and not {"valid_min", "valid_range"} & set(dated.attrs):
         dated = dated.assign_attrs(valid_min=0.0)  # which the smooth surface then keeps
-    out = _on_cells(dated, rule, grid, size)
+    out = _on_cells(dated, rule, grid, size, *_series(source, rule, grid, days, size, observed))
     attrs = {**source.attrs, **out.attrs}
     if name in ("vv", "vh"):
         attrs.setdefault("averaging", "linear power" if way.decibel else "dB")
@@ -348,14 +350,58 @@ def _possible(name: str, source: xr.DataArray, way: Conversion) -> xr.DataArray:
     return source.copy(data=data.map_blocks(only_possible, *said, dtype=kind, meta=np.empty((0,) * data.ndim, kind)))
 
 
-def _on_cells(dated: Any, rule: Rule, grid: Grid, size: Mapping[str, int]) -> xr.DataArray:
-    """Carry to the grid, each chunk of the cube for itself, so that what one chunk needs no other has to wait for."""
+def _series(
+    source: xr.DataArray,
+    rule: Rule,
+    grid: Grid,
+    days: NDArray[np.datetime64],
+    size: Mapping[str, int],
+    observed: xr.DataArray | None,
+) -> tuple[bool, list[Series]]:
+    """Whether a source is too large to be held, and then, how its steps become days: some days at a time."""
+    if rule.spreading not in ("mean", "mode", "nearest"):
+        return False, []
+    place = locate_pixels(source, grid)
+    steps = source.sizes.get("time", 1)
+    if pixels_under(place) * steps <= BLOCK:
+        return False, []
+    plan = temporal.PLANS.get(rule.timing)
+    if plan is None or "time" not in source.dims:
+        return True, []
+    options = {key: value for key, value in rule.options.items() if key in inspect.signature(plan).parameters}
+    if observed is not None:
+        options["observed"] = observed
+    dims = ("time", *(place.dims if isinstance(place, Mesh) else (side.dim for side in place)))
+    source = source.transpose(*dims)
+    if rule.timing == "trailing_mean" and np.unique(source["time"].values.astype("M8[D]")).size < steps:
+        return True, []
+    way, _ = plan(days, **options).one(source)
+    lag = None if observed is None else xr.Variable(dims, temporal.lag_of(observed, source)).chunk()
+    many = max(1, BLOCK // (size["y"] * size["x"]))
+    return True, [
+        Series(source.chunk().variable if source.chunks is None else source.variable, lag, way.some(slice(n, n + many)))
+        for n in range(0, len(way), many)
+    ]
+
+
+def _on_cells(
+    dated: Any, rule: Rule, grid: Grid, size: Mapping[str, int], large: bool, series: Sequence[Series]
+) -> xr.DataArray:
+    """Carry to the grid, each chunk of the cube for itself, so that what one chunk needs no other has to wait for.
+
+    Where a source is large, each window of it even is read for itself: to read what lies along borders twice costs less
+    than to hold it until the chunks beside are made.
+    """
+    options = {key: value for key, value in rule.options.items() if key == "min_coverage"}
 
     def spread(part: Grid) -> Any:
         if rule.spreading in ("blocks", "smooth"):
             return getattr(coarse, rule.spreading)(dated, part)
-        options = {key: value for key, value in rule.options.items() if key == "min_coverage"}
-        return to_grid(dated, part, how=rule.spreading, **options)
+        if not large:
+            return to_grid(dated, part, how=rule.spreading, **options)
+        choices: dict[str, Any] = {"min_coverage": MIN_COVERAGE, "dtype": "float32"} | options
+        place = locate_pixels(dated, part)
+        return carry(dated, part, place, how=rule.spreading, apart=True, series=series, **choices)
 
     made: list[list[Any]] = []
     for part_row in _parts(grid, size):

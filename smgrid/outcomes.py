@@ -28,6 +28,8 @@ COUNTS = {
     "stations_test": "stations that test",
     "capped": "draws whose solver met its cap on steps, or diverged",
 }
+PARTS = {"rmse": ("mse", np.sqrt), "level": ("level", np.sqrt), "dynamics": ("dynamics", np.sqrt)}
+"""What differences are of: a formula of sums by station, and what makes of it m3 m-3."""
 HONEST = "test RMSE of the draw that inner folds choose less that of the best draw, m3 m-3"
 
 
@@ -137,33 +139,53 @@ def difference(
     for name in (regressor, other):
         if name not in results["regressor"].values:
             raise ValueError(f"the results have no {name!r}; they have {results['regressor'].values.tolist()}")
-    parts = {"rmse": "mse", "level": "level", "dynamics": "dynamics"}
-    point = {name: np.full(results.sizes["size"], np.nan) for name in parts}
-    interval = {name: np.full((results.sizes["size"], 2), np.nan) for name in parts}
-    for at in range(results.sizes["size"]):
-        pair = [results.isel(size=at).sel(regressor=name) for name in (regressor, other)]
-        counted = [one["station_count"].values for one in pair]
-        both = np.asarray(counted[0].any(-1) & counted[1].any(-1))  # repeats that both have
-        tested = np.asarray(counted[0][both].any(0))
-        if not both.any():
-            continue
-        rng = stream(seed, "difference", at)
-        counts = np.vstack([np.ones(tested.sum(), "i8"), draw_counts(int(tested.sum()), draws, rng)])
-        sums = [[_kept(one, int(repeat), tested).drawn(counts) for repeat in np.flatnonzero(both)] for one in pair]
-        again = rng.integers(len(sums[0]), size=(draws, len(sums[0])))
-        for name, formula in parts.items():
-            roots = [np.stack([np.sqrt(FORMULAS[formula](s)) for s in some], axis=1) for some in sums]
-            less = roots[0] - roots[1]  # (1 + draws, repeats)
-            point[name][at] = less[0].mean()
-            if tested.sum() > 1:
-                drawn = np.nanmean(np.take_along_axis(less[1:], again, axis=1), axis=1)
-                interval[name][at] = bounds(drawn[np.isfinite(drawn)])
+    sizes = range(results.sizes["size"])
+    one, two = (results.sel(regressor=name) for name in (regressor, other))
+    found = [less(one.isel(size=at), two.isel(size=at), stream(seed, "difference", at), draws) for at in sizes]
     data: dict[str, Any] = {}
-    for name in parts:
-        data[name] = "size", point[name], {"units": "m3 m-3"}
-        data[f"{name}_interval"] = ("size", "bound"), interval[name], {"units": "m3 m-3"}
+    for name in PARTS:
+        data[name] = "size", [one[name][0] for one in found], {"units": "m3 m-3"}
+        data[f"{name}_interval"] = ("size", "bound"), [one[name][1] for one in found], {"units": "m3 m-3"}
     coords = {"size": results["size"], "bound": ["lower", "upper"]}
     return xr.Dataset(data, coords, {"difference": f"{regressor} less {other}", "interval": f"{LEVEL:.0%} percentile"})
+
+
+def less(
+    one: xr.Dataset, other: xr.Dataset, rng: np.random.Generator, draws: int
+) -> dict[str, tuple[float, NDArray[np.float64]]]:
+    """How much larger the errors of one are than the other's: mean over the repeats, and its interval.
+
+    Parameters
+    ----------
+    one, other : Dataset
+        Results at one size of one regressor; both on the same stations.
+    rng : Generator
+    draws : int
+
+    Returns
+    -------
+    dict
+        Of `PARTS`: the difference, and lower and upper bound of its interval; NaN where one has no results.
+    """
+    counted = [each["station_count"].values for each in (one, other)]
+    both = np.asarray(counted[0].any(-1) & counted[1].any(-1))  # repeats that both have
+    tested = np.asarray((counted[0] | counted[1])[both].any(0))
+    found = {name: (np.nan, np.full(2, np.nan)) for name in PARTS}
+    if not both.any():
+        return found
+    counts = np.vstack([np.ones(tested.sum(), "i8"), draw_counts(int(tested.sum()), draws, rng)])
+    repeats = [int(repeat) for repeat in np.flatnonzero(both)]
+    sums = [[_kept(each, repeat, tested).drawn(counts) for repeat in repeats] for each in (one, other)]
+    again = rng.integers(len(repeats), size=(draws, len(repeats)))
+    for name, (formula, shown) in PARTS.items():
+        values = [np.stack([shown(FORMULAS[formula](s)) for s in some], axis=1) for some in sums]
+        apart = values[0] - values[1]  # (1 + draws, repeats)
+        interval = found[name][1]
+        if tested.sum() > 1:
+            drawn = np.nanmean(np.take_along_axis(apart[1:], again, axis=1), axis=1)
+            interval = bounds(drawn[np.isfinite(drawn)])
+        found[name] = float(apart[0].mean()), interval
+    return found
 
 
 def _kept(one: xr.Dataset, repeat: int, tested: NDArray[np.bool_]) -> StationSums:

@@ -1,4 +1,6 @@
-"""Draws one figure per function; computes nothing.
+"""Draws one figure per function; computes nothing that others could.
+
+`maps` is here; `scenarios`, `learning` and `t_tests` draw what `smgrid.scenarios` finds, `scatter` and `stations` points.
 
 Figures are made without pyplot: they need no display, belong to the caller alone, and are never shown by themselves;
 `figure.savefig("maps.png", dpi=200)` writes one.
@@ -7,7 +9,6 @@ Figures are made without pyplot: they need no display, belong to the caller alon
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +17,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from smgrid.drawing import MEDIUM, SMALL, degree_ticks, draw_land, is_synthetic, land, words
 from smgrid.grid import Grid, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
+from smgrid.pointfigures import scatter, stations
+from smgrid.scenariofigures import learning, scenarios, t_tests
 from smgrid.shapes import as_field
 
 if TYPE_CHECKING:
@@ -24,12 +28,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
+__all__ = ["learning", "maps", "scatter", "scenarios", "stations", "t_tests"]
+
 WET = "YlGnBu"  # pale is dry, deep blue is wet; lightness falls all the way, so it reads without colour too
 MISSING = "#c9c9c9"
 SEAM = "#c2185b"
+COASTS = 1000  # km; on a wider map the outlines of land in the package are right enough to be drawn
 ALPHA = 0.05  # seams are drawn where the p-value is below
 CELLS = 1500  # a side longer than this is thinned: no panel has more pixels
-SMALL, MEDIUM = 7, 9  # points
 
 Day = Any  # a datetime64[D], or None where there is no time
 
@@ -48,7 +54,7 @@ def maps(fields: Mapping[Any, Any], *, seams: Mapping[Any, xr.Dataset] | None = 
     """Draw maps side by side: a row per date, a column per name, one colour scale.
 
     Cells have their true shape on the ground at the middle latitude (at Yanco 0.95 km wide, 1.06 km high); missing
-    cells are grey.
+    cells are grey. Maps wider than 1000 km show coastlines, which are kept in the package.
 
     Parameters
     ----------
@@ -94,6 +100,8 @@ def maps(fields: Mapping[Any, Any], *, seams: Mapping[Any, xr.Dataset] | None = 
             if name in seams:
                 drawn |= _draw_seams(ax, seams[name], day, panels.grid)
             drawn |= _draw_missing(ax, values, image.get_extent(), aspect)
+            if panels.grid.nx * panels.grid.km > COASTS:
+                draw_land(ax, land(x_of_longitude, y_of_latitude), fill=False, edgecolor="black", linewidth=0.4)
             _add_ticks(ax, panels.grid, width, left=column == 0, bottom=row == rows - 1)
         axes[0, column].set_title(str(name), fontsize=MEDIUM, fontweight="bold", pad=16 if seams else 6)
     for ax, day in zip(axes[:, 0], panels.days):
@@ -129,8 +137,7 @@ def _gather(fields: Any) -> _Panels:
     lazy = {name: [days[day if day in days else None].isel(thin) for day in shared] for name, days in found.items()}
     computed = dask.base.compute(lazy)[0]  # type: ignore[no-untyped-call]
     values = {name: [np.asarray(image.values, "f8") for image in images] for name, images in computed.items()}
-    attrs = [getattr(obj, "attrs", {}) for field in fields.values() for obj in (field, as_field(field))]
-    synthetic = any("synthetic" in str(value).lower() for some in attrs for value in some.values())
+    synthetic = is_synthetic(*(obj for field in fields.values() for obj in (field, as_field(field))))
     return _Panels(grid, shared, values, _label({name: as_field(f) for name, f in fields.items()}), synthetic)
 
 
@@ -168,11 +175,7 @@ def _label(fields: Mapping[Hashable, xr.DataArray]) -> str:
     names = {str(field.name) for field in fields.values() if field.name is not None}
     quantity = names.pop().replace("_", " ") if len(names) == 1 else "soil moisture"
     unit = next(iter(units.values()), "m3 m-3" if quantity == "soil moisture" else "")
-    return ", ".join(filter(None, [quantity, re.sub(r"(?<=[a-z])-?\d+", _raise, unit)]))
-
-
-def _raise(power: re.Match[str]) -> str:
-    return power[0].translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
+    return words(quantity, unit)
 
 
 def _check_seams(seams: Mapping[Hashable, xr.Dataset], names: Mapping[Hashable, Any]) -> Mapping[Hashable, xr.Dataset]:
@@ -291,33 +294,11 @@ def _add_ticks(ax: Axes, grid: Grid, width: float, *, left: bool, bottom: bool) 
     """Degrees along the outer axes; bare marks inside."""
     west, south, east, north = grid.bounds
     margin = 0.1 * (east - west)  # a label at the very corner would run into its neighbour
-    lons, names = _ticks(longitude_of_x([west + margin, east - margin]), "WE", 0.8 * width)
+    lons, names = degree_ticks(longitude_of_x([west + margin, east - margin]), "WE", 0.8 * width)
     ax.set_xticks(x_of_longitude(lons), names)
-    lats, names = _ticks(latitude_of_y([south, north]), "SN", math.inf)
+    lats, names = degree_ticks(latitude_of_y([south, north]), "SN", math.inf)
     ax.set_yticks(y_of_latitude(lats), names)
     ax.tick_params(labelsize=SMALL, length=2, width=0.5, color="0.35", pad=2, labelleft=left, labelbottom=bottom)
-
-
-def _ticks(ends: NDArray[Any], halves: str, inches: float) -> tuple[list[float], list[str]]:
-    """Round degrees between two ends and their labels: up to five, as many as stand side by side in so many inches."""
-    from matplotlib.ticker import MaxNLocator
-
-    low, high = map(float, ends)
-    letter = 0.65 * SMALL / 72  # inches
-    for most in range(5, 0, -1):
-        nice = MaxNLocator(most, steps=[1, 2, 5, 10], min_n_ticks=1)
-        values = [v for v in nice.tick_values(low, high) if low < v < high]
-        names = _degrees(values, halves)
-        if len(values) < 2 or len(max(names, key=len)) * letter < inches * (values[1] - values[0]) / (high - low):
-            break
-    return values, names
-
-
-def _degrees(values: list[float], halves: str) -> list[str]:
-    """Labels with the decimals that the finest of them needs."""
-    digits = max((len(f"{abs(v):.6f}".rstrip("0").split(".")[1]) for v in values), default=0)
-    signs = {-1: halves[0], 0: "", 1: halves[1]}
-    return [f"{abs(v):.{digits}f}°{signs[int(np.sign(round(v, 6)))]}" for v in values]
 
 
 def _add_key(figure: Figure, drawn: set[str], seams: Mapping[Hashable, xr.Dataset]) -> None:

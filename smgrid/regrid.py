@@ -14,7 +14,7 @@ stay in cache. A cell's sum runs over its own pixels in their own order, so neit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -30,6 +30,7 @@ from smgrid.grid import Grid
 from smgrid.lines import Lines
 from smgrid.mesh import Holders, Mesh, Window
 from smgrid.overlap import TINY, Side, askew, locate
+from smgrid.tasks import alone
 
 AGGREGATION = {
     "mean": "area-weighted mean",
@@ -37,15 +38,17 @@ AGGREGATION = {
     "nearest": "value of the pixel that holds the cell centre",
 }
 WINDOW = 2**23  # pixels of one source window, and cells of one output chunk, at most (32 MiB of float32)
+SERIES = 2**24  # values of one window of a series, at most
 TILE = 1024  # cells along a side of an output chunk, at most
 ROWS, STRIP = 128, 1024  # pixels of one strip, which stays in cache as float64
+MIN_COVERAGE = 0.5  # of a cell, that a mean stands for the whole
 CLASSES = 1000  # more than this many values are no classes
 _FILLS = ("_FillValue", "missing_value", "nodata")
 _STALE = (*_FILLS, "scale_factor", "add_offset", "grid_mapping", "AREA_OR_POINT")  # attrs of the file, not of the field
 
 
 def to_grid(
-    field: xr.DataArray | xr.Dataset, grid: Grid, *, how: str = "mean", min_coverage: float = 0.5
+    field: xr.DataArray | xr.Dataset, grid: Grid, *, how: str = "mean", min_coverage: float = MIN_COVERAGE
 ) -> xr.DataArray | xr.Dataset:
     """Carry a raster to the EASE-Grid 2.0, weighted by overlap area.
 
@@ -94,12 +97,31 @@ def to_grid(
         raise ValueError(f"how is one of {sorted(AGGREGATION)}, not {how!r}")
     if not 0 <= min_coverage <= 1:
         raise ValueError(f"min_coverage is a share of a cell's area, 0..1, not {min_coverage!r}")
-    crs = askew(field)
-    place = locate(field, grid) if crs is None else Mesh.of(field, crs, grid)
-    return carry(field, grid, place, how=how, min_coverage=min_coverage, dtype="float32")
+    return carry(field, grid, locate_pixels(field, grid), how=how, min_coverage=min_coverage, dtype="float32")
 
 
 # ---- the values
+
+
+class Series(NamedTuple):
+    """Lazy steps that a way makes days of, in each window for itself: no step of the whole is ever held."""
+
+    values: xr.Variable  # (time, y, x)
+    lag: xr.Variable | None  # beside each value
+    way: Any  # of `series`: (time, ...) to (days, ...)
+
+
+def locate_pixels(field: xr.DataArray | xr.Dataset, grid: Grid) -> tuple[Side, Side] | Mesh:
+    """Say where the pixels of any raster lie on a grid; ValueError as of `to_grid`."""
+    crs = askew(field)
+    return locate(field, grid) if crs is None else Mesh.of(field, crs, grid)
+
+
+def pixels_under(place: tuple[Side, Side] | Mesh) -> int:
+    """How many pixels a grid needs."""
+    if isinstance(place, Mesh):
+        return place.window(slice(0, place.grid.ny), slice(0, place.grid.nx)).pixels
+    return int(np.prod([np.unique(side.overlaps().indices).size for side in place]))
 
 
 def carry(
@@ -110,11 +132,19 @@ def carry(
     how: str,
     min_coverage: float = 0.0,
     dtype: str | None = None,
+    apart: bool = False,
+    series: Sequence[Series] = (),
 ) -> xr.DataArray | xr.Dataset:
-    """Carry the values, once it is known where the pixels lie; `dtype` None keeps floating types as they are."""
+    """Carry the values, once it is known where the pixels lie.
+
+    `dtype` None keeps floating types as they are. Lazy windows are read `apart`: each in the one task that uses it, not
+    shared with others. With `series`, the field's values come from these, the days of one after those of the other, and
+    the field itself is only asked for the rest.
+    """
     dims = place.dims if isinstance(place, Mesh) else tuple(side.dim for side in place)
     old = {*dims}
-    tiling = _mesh_tiling(place, how) if isinstance(place, Mesh) else _tiling(place, how)
+    steps = max([max(len(some.values), len(some.way)) for some in series], default=1)
+    tiling = _mesh_tiling(place, how, steps) if isinstance(place, Mesh) else _tiling(place, how, steps)
     kernel = partial(_KERNELS[how], least=max(min_coverage - TINY, TINY))
 
     def one(array: xr.DataArray, label: str) -> xr.DataArray:
@@ -122,7 +152,9 @@ def carry(
         kind = np.dtype(dtype or (array.dtype if array.dtype.kind == "f" else "float32"))
         variable = array.variable.transpose(..., *dims)
         out = xr.DataArray(
-            (_eager if array.chunks is None else _lazy)(variable, tiling, kernel, kind),
+            _eager(variable, tiling, kernel, kind)
+            if array.chunks is None
+            else _lazy(variable, tiling, kernel, kind, apart, series),
             dims=(*variable.dims[:-2], "y", "x"),
             coords={name: c.variable for name, c in array.coords.items() if not (old & {*c.dims} or _is_mapping(c))},
             attrs={key: value for key, value in array.attrs.items() if key not in _STALE},
@@ -240,11 +272,14 @@ def _patches(block: Any) -> Iterator[_Patch]:
             yield from _patches(part)
 
 
-def _tiling(sides: tuple[Side, Side], how: str) -> _Tiling:
-    """Cut the grid into tiles whose windows are of bounded size, from the geometry alone: chunks have no say."""
+def _tiling(sides: tuple[Side, Side], how: str, steps: int = 1) -> _Tiling:
+    """Cut the grid into tiles whose windows, of so many steps, are of bounded size: chunks have no say."""
     overlaps = [side.overlaps() for side in sides]
     per_cell = np.prod([w.nnz / np.count_nonzero(np.diff(w.indptr)) for w in overlaps])
-    side = int(np.clip((WINDOW / per_cell) ** 0.5, 1, TILE))
+    side = int(np.clip(((WINDOW if steps == 1 else SERIES // steps) / per_cell) ** 0.5, 1, TILE))
+    if steps > 1:  # tiles of one size, as large as they may be: each reads whole chunks of its source
+        most = max(w.shape[0] for w in overlaps)
+        side = -(-most // -(-most // side))
     weights = [side.holders() for side in sides] if how == "nearest" else overlaps
     down, along = ([*_tiles(w, side)] for w in weights)
     blocks = [
@@ -263,9 +298,10 @@ def _tiling(sides: tuple[Side, Side], how: str) -> _Tiling:
     return _Tiling.of(blocks, _Overlap, side)
 
 
-def _mesh_tiling(mesh: Mesh, how: str) -> _Tiling:
+def _mesh_tiling(mesh: Mesh, how: str, steps: int = 1) -> _Tiling:
     """The same where each tile's window is a matter of its own; whole chunks without pixels are found at once."""
     most = int(WINDOW * min(1, 0.01 / mesh.side)) if mesh.is_fine else WINDOW // 8  # room for what weighs the pixels
+    most = min(most, WINDOW if steps == 1 else SERIES // steps)
     side = int(np.clip(0.9 * mesh.side * most**0.5, 1, TILE))
     side *= 2 ** int(np.log2(TILE / side))
 
@@ -324,25 +360,28 @@ def _eager(variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[
     return out
 
 
-def _lazy(variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[Any]) -> Any:
+def _lazy(
+    variable: xr.Variable,
+    tiling: _Tiling,
+    kernel: Any,
+    dtype: np.dtype[Any],
+    apart: Any,
+    series: Sequence[Series],
+) -> Any:
     import dask.array
 
     da: Any = dask.array  # which has no types
-    lead, steps = [], tiling.steps
-    for sizes in variable.chunks[:-2] if variable.chunks else ():
-        lead.append(tuple(min(steps, size - k) for size in sizes for k in range(0, size, steps)))
-        steps = max(1, steps // max(lead[-1]))
 
-    def block(part: Any) -> Any:
+    def block(part: Any, fields: list[xr.Variable], way: Any, lead: list[tuple[int, ...]]) -> Any:
         if not isinstance(part, _Patch):
-            return da.block([[block(p) for p in row] for row in part])
+            return da.block([[block(p, fields, way, lead) for p in row] for row in part])
         if not part.pixels:
-            chunks = (*lead, tiling.side, tiling.side)
-            return da.full((*variable.shape[:-2], *part.cells), np.nan, dtype=dtype, chunks=chunks)
-        window: Any = _window(variable, part).data
-        return da.map_blocks(
-            _each,
-            window.rechunk((*lead, *window.shape[-2:])),
+            chunks, shape = (*lead, tiling.side, tiling.side), (*(sum(n) for n in lead), *part.cells)
+            return da.full(shape, np.nan, dtype=dtype, chunks=chunks)
+        windows: Any = [_window(field, part).data for field in fields]
+        cells = da.map_blocks(
+            partial(_each, way, len(fields)),
+            *(window.rechunk((*lead, -1, -1) if way is None else -1) for window in windows),
             tiling.weigh,
             kernel,
             dtype,
@@ -351,15 +390,27 @@ def _lazy(variable: xr.Variable, tiling: _Tiling, kernel: Any, dtype: np.dtype[A
             chunks=(*lead, *part.cells),
             meta=np.empty((0,) * variable.ndim, dtype),
         )
+        return alone(cells) if apart else cells
 
-    tiles = block(tiling.blocks)
+    if series:
+        runs = []
+        for values, lag, way in series:
+            fields = [values] if lag is None else [values, lag]
+            runs.append(block(tiling.blocks, fields, way, [(len(way),)]))
+        tiles = da.concatenate(runs)
+    else:
+        lead, steps = [], tiling.steps
+        for sizes in variable.chunks[:-2] if variable.chunks else ():
+            lead.append(tuple(min(steps, size - k) for size in sizes for k in range(0, size, steps)))
+            steps = max(1, steps // max(lead[-1]))
+        tiles = block(tiling.blocks, [variable], None, lead)
     return tiles.rechunk({tiles.ndim - 2: tiling.side, tiles.ndim - 1: tiling.side})
 
 
-def _each(
-    window: NDArray[Any], weigh: Any, kernel: Any, dtype: np.dtype[Any], *weights: Any
-) -> NDArray[np.floating[Any]]:
-    return _stack(window, weigh(*weights), kernel, dtype)
+def _each(way: Any, n: int, *args: Any) -> NDArray[np.floating[Any]]:
+    """The first n are windows, which a way may make one of."""
+    windows, (weigh, kernel, dtype, *weights) = args[:n], args[n:]
+    return _stack(windows[0] if way is None else way(*windows), weigh(*weights), kernel, dtype)
 
 
 def _stack(window: NDArray[Any], overlap: Any, kernel: Any, dtype: np.dtype[Any]) -> NDArray[np.floating[Any]]:

@@ -1,7 +1,7 @@
 """Runs the paper's experiments: dependent, temporal, spatial, regional.
 
 Each scenario is a set of plain splits (`dependent`, `temporal`, `spatial`, `regional`); `run` tries every regressor on
-every split, `difference` and `verdict` say what the results show.
+every split, `difference`, `t_tests` and `verdict` say what the results show.
 
 References
 ----------
@@ -29,8 +29,9 @@ from smgrid.files import existing, write_netcdf
 from smgrid.outcomes import difference, lay_out, verdict
 from smgrid.splits import MAKERS, Splits, dependent, regional, spatial, temporal
 from smgrid.trials import INNER, KINDS, Plan, Table, Trial, attempt, contenders
+from smgrid.ttests import t_tests
 
-__all__ = ["dependent", "difference", "open_results", "regional", "run", "spatial", "temporal", "verdict"]
+__all__ = ["dependent", "difference", "open_results", "regional", "run", "spatial", "t_tests", "temporal", "verdict"]
 
 log = logging.getLogger("smgrid")
 

@@ -9,24 +9,22 @@ fixed offset.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smgrid.series import Curves, Way, Windows, carried, mean, median
 from smgrid.shapes import undecoded
-from smgrid.splines import interpolate_cells
 
 if TYPE_CHECKING:
     import xarray as xr
 
 logger = logging.getLogger("smgrid")
 
-BLOCK = 2**24  # values (64 MiB of float32) that one task reads, at most
 DAY = np.timedelta64(1, "D").astype("m8[ns]")
-SLAB = 2**16  # cells whose values are sorted at once
 _HOW = ("spline", "pchip", "linear")
 
 
@@ -84,28 +82,7 @@ def interpolate(
     >>> interpolate(smap, ["2015-05-15", "2015-05-17", "2015-05-20"], how="linear", max_gap=5).values.tolist()
     [0.25, 0.5, nan]
     """
-    if how not in _HOW:
-        raise ValueError(f"how is one of {_HOW}, not {how!r}")
-    if not (_is_number(max_gap) and max_gap > 0):
-        raise ValueError(f"max_gap is a number of days above 0, not {max_gap!r}")
-    asked = _days(days)
-
-    def one(array: xr.DataArray) -> tuple[Any, dict[str, str]]:
-        times = _times(array)
-        if observed is None:
-            _check_overlap(asked, times.min(), times.max())
-        lag = None if observed is None else _lag(observed, array, times)
-        kernel = partial(
-            interpolate_cells,
-            at=(times - asked[0]) / DAY,
-            wanted=(asked - asked[0]) / DAY,
-            how=how,
-            max_gap=float(max_gap),
-        )
-        said = f"{how} interpolation in time over gaps of at most {max_gap:g} days"
-        return _whole_series(kernel, array.data, lag, len(asked)), {"temporal": said}
-
-    return _each(series, one, asked)
+    return _each(series, _interpolation(days, how=how, max_gap=max_gap, observed=observed), observed)
 
 
 def trailing_mean(
@@ -143,28 +120,7 @@ def trailing_mean(
     >>> trailing_mean(rain, "2015-05-17").values.tolist()  # 10 to 16 May
     [5.0]
     """
-    least = window if min_count is None else min_count
-    if not (_is_number(window) and window >= 1 and window == int(window)):
-        raise ValueError(f"window is a whole number of days, 1 or more, not {window!r}")
-    if not (_is_number(least) and 1 <= least <= window and least == int(least)):
-        raise ValueError(f"min_count is at least 1 and at most the window of {window} days, not {min_count!r}")
-    asked = _days(days, whole=True)
-
-    def one(array: xr.DataArray) -> tuple[Any, dict[str, str]]:
-        at = _midnight(_times(array))
-        number, counts = np.unique(at, return_counts=True)
-        if counts.max() > 1:
-            raise ValueError(
-                f"{_named(array)} has {counts.max()} values on {_date(number[counts.argmax()])}, where one a day is "
-                "expected: series = smgrid.temporal.daily_mean(series)"
-            )
-        windows = _before(asked, at, window)
-        said = f"mean of the {window} days before, the day itself left out"
-        if least < window:
-            said += f"; {least} at least known"
-        return _reduce(array.data, windows, partial(_mean, least=int(least))), {"temporal": said}
-
-    return _each(series, one, asked)
+    return _each(series, _mean_before(days, window=window, min_count=min_count))
 
 
 def trailing_median(
@@ -208,41 +164,7 @@ def trailing_median(
     >>> composite.values.tolist(), composite.composite_period
     ([0.375, 0.375], '2017-01-01 to 2017-12-31 in place of the window, for 2015-05-05')
     """
-    import pandas as pd
-
-    try:
-        span = pd.Timedelta(int(window), "D") if isinstance(window, int | np.integer) else pd.Timedelta(window)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"window is a whole number of days, or an offset such as '365D', not {window!r}") from error
-    if not span >= pd.Timedelta(1, "D") or span % pd.Timedelta(1, "D"):
-        raise ValueError(f"window is a whole number of days, 1 or more, not {window!r}")
-    asked = _days(days, whole=True)
-    if isinstance(period, str) or (period is not None and np.ndim(period) != 1):
-        raise ValueError(f"period is (first, last), two dates, not {period!r}")
-    declared = None if period is None else _days(list(period), whole=True)
-    if declared is not None and not (len(declared) == 2 and declared[0] <= declared[1]):
-        raise ValueError(f"period is (first, last) with the first not after the last, not {period!r}")
-
-    def one(array: xr.DataArray) -> tuple[Any, dict[str, str]]:
-        at = _midnight(_times(array))
-        attrs = {"temporal": f"median of the {span.days} days before, the day itself left out"}
-        if declared is None:
-            return _reduce(array.data, _before(asked, at, span.days), _median), attrs
-        stand_in = np.flatnonzero((at >= declared[0]) & (at <= declared[1]))
-        if not stand_in.size:
-            raise ValueError(
-                f"{_named(array)} has nothing in the period {_date(declared[0])} to {_date(declared[1])}: it spans "
-                f"{_date(at.min())} to {_date(at.max())}"
-            )
-        windows = [np.flatnonzero((at < day) & (at >= day - span.days * DAY)) for day in asked]
-        without = [_date(day) for day, found in zip(asked, windows) if not found.size]
-        if without:
-            shown = ", ".join(without[:8]) + (f" and {len(without) - 8} more days" if len(without) > 8 else "")
-            span_text = f"{_date(declared[0])} to {_date(declared[1])}"
-            attrs["composite_period"] = f"{span_text} in place of the window, for {shown}"
-        return _reduce(array.data, [found if found.size else stand_in for found in windows], _median), attrs
-
-    return _each(series, one, asked)
+    return _each(series, _median_before(days, window=window, period=period))
 
 
 def daily_mean(
@@ -288,13 +210,112 @@ def daily_mean(
     instants = np.unique(_times(series))
     usual = max(1, round(DAY / np.median(np.diff(instants)))) if instants.size > 1 else 1
 
-    def one(array: xr.DataArray) -> tuple[Any, dict[str, str]]:
+    def one(array: xr.DataArray) -> tuple[Way, dict[str, str]]:
         least = min_count or usual
         windows = [np.flatnonzero(at == day) for day in found]
         attrs = {"temporal": "daily mean", "utc_offset": f"{utc_offset:+g} h"}
-        return _reduce(array.data, windows, partial(_mean, least=least)), attrs
+        return Windows(windows, partial(mean, least=least)), attrs
 
-    return _each(series, one, found)
+    return _each(series, Plan(found, one))
+
+
+# ---- what the verbs will do
+
+
+class Plan(NamedTuple):
+    """Days asked for, and what carries a series to them: the way, and what to say of it."""
+
+    days: NDArray[np.datetime64]
+    one: Callable[[xr.DataArray], tuple[Way, dict[str, str]]]
+
+
+def _interpolation(
+    days: Any, *, how: str = "spline", max_gap: float = 16, observed: xr.DataArray | None = None
+) -> Plan:
+    if how not in _HOW:
+        raise ValueError(f"how is one of {_HOW}, not {how!r}")
+    if not (_is_number(max_gap) and max_gap > 0):
+        raise ValueError(f"max_gap is a number of days above 0, not {max_gap!r}")
+    asked = _days(days)
+
+    def one(array: xr.DataArray) -> tuple[Way, dict[str, str]]:
+        times = _times(array)
+        if observed is None:
+            _check_overlap(asked, times.min(), times.max())
+        way = Curves((times - asked[0]) / DAY, (asked - asked[0]) / DAY, how, float(max_gap))
+        return way, {"temporal": f"{how} interpolation in time over gaps of at most {max_gap:g} days"}
+
+    return Plan(asked, one)
+
+
+def _mean_before(days: Any, *, window: int = 7, min_count: int | None = None) -> Plan:
+    least = window if min_count is None else min_count
+    if not (_is_number(window) and window >= 1 and window == int(window)):
+        raise ValueError(f"window is a whole number of days, 1 or more, not {window!r}")
+    if not (_is_number(least) and 1 <= least <= window and least == int(least)):
+        raise ValueError(f"min_count is at least 1 and at most the window of {window} days, not {min_count!r}")
+    asked = _days(days, whole=True)
+
+    def one(array: xr.DataArray) -> tuple[Way, dict[str, str]]:
+        at = _midnight(_times(array))
+        number, counts = np.unique(at, return_counts=True)
+        if counts.max() > 1:
+            raise ValueError(
+                f"{_named(array)} has {counts.max()} values on {_date(number[counts.argmax()])}, where one a day is "
+                "expected: series = smgrid.temporal.daily_mean(series)"
+            )
+        windows = _before(asked, at, window)
+        said = f"mean of the {window} days before, the day itself left out"
+        if least < window:
+            said += f"; {least} at least known"
+        return Windows(windows, partial(mean, least=int(least))), {"temporal": said}
+
+    return Plan(asked, one)
+
+
+def _median_before(days: Any, *, window: int | str = "365D", period: tuple[str, str] | None = None) -> Plan:
+    import pandas as pd
+
+    try:
+        span = pd.Timedelta(int(window), "D") if isinstance(window, int | np.integer) else pd.Timedelta(window)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"window is a whole number of days, or an offset such as '365D', not {window!r}") from error
+    if not span >= pd.Timedelta(1, "D") or span % pd.Timedelta(1, "D"):
+        raise ValueError(f"window is a whole number of days, 1 or more, not {window!r}")
+    asked = _days(days, whole=True)
+    if isinstance(period, str) or (period is not None and np.ndim(period) != 1):
+        raise ValueError(f"period is (first, last), two dates, not {period!r}")
+    declared = None if period is None else _days(list(period), whole=True)
+    if declared is not None and not (len(declared) == 2 and declared[0] <= declared[1]):
+        raise ValueError(f"period is (first, last) with the first not after the last, not {period!r}")
+
+    def one(array: xr.DataArray) -> tuple[Way, dict[str, str]]:
+        at = _midnight(_times(array))
+        attrs = {"temporal": f"median of the {span.days} days before, the day itself left out"}
+        if declared is None:
+            return Windows(_before(asked, at, span.days), median), attrs
+        stand_in = np.flatnonzero((at >= declared[0]) & (at <= declared[1]))
+        if not stand_in.size:
+            raise ValueError(
+                f"{_named(array)} has nothing in the period {_date(declared[0])} to {_date(declared[1])}: it spans "
+                f"{_date(at.min())} to {_date(at.max())}"
+            )
+        windows = [np.flatnonzero((at < day) & (at >= day - span.days * DAY)) for day in asked]
+        without = [_date(day) for day, found in zip(asked, windows) if not found.size]
+        if without:
+            shown = ", ".join(without[:8]) + (f" and {len(without) - 8} more days" if len(without) > 8 else "")
+            span_text = f"{_date(declared[0])} to {_date(declared[1])}"
+            attrs["composite_period"] = f"{span_text} in place of the window, for {shown}"
+        return Windows([found if found.size else stand_in for found in windows], median), attrs
+
+    return Plan(asked, one)
+
+
+PLANS: Mapping[str, Callable[..., Plan]] = {
+    "interpolate": _interpolation,
+    "trailing_mean": _mean_before,
+    "trailing_median": _median_before,
+}
 
 
 def _is_number(value: Any) -> bool:
@@ -398,7 +419,7 @@ def _before(asked: NDArray[np.datetime64], at: NDArray[np.datetime64], window: i
     return windows
 
 
-def _lag(observed: xr.DataArray, series: xr.DataArray, times: NDArray[np.datetime64]) -> Any:
+def lag_of(observed: xr.DataArray, series: xr.DataArray) -> Any:
     """Days from `time` to the pixel's own day, in the layout of the series; NaN where it has none."""
     if dict(observed.sizes) != dict(series.sizes):
         raise ValueError(
@@ -409,7 +430,7 @@ def _lag(observed: xr.DataArray, series: xr.DataArray, times: NDArray[np.datetim
         raise ValueError("observed and the series have different times: observed = observed.reindex(time=series.time)")
     days = observed.transpose(*series.dims)
     if days.dtype.kind == "M":
-        start = times.reshape(-1, *(1,) * (days.ndim - 1))
+        start = _times(series).reshape(-1, *(1,) * (days.ndim - 1))
         return (days.data.astype("M8[ns]") - start) / DAY
     if days.dtype.kind == "m":
         return days.data.astype("m8[ns]") / DAY
@@ -419,15 +440,15 @@ def _lag(observed: xr.DataArray, series: xr.DataArray, times: NDArray[np.datetim
     return days.data
 
 
-# ---- from arrays of numbers to DataArrays, lazily
+# ---- from arrays of numbers to DataArrays
 
 
 def _each(
     series: xr.DataArray | xr.Dataset,
-    one: Callable[[xr.DataArray], tuple[Any, dict[str, str]]],
-    asked: NDArray[np.datetime64],
+    plan: Plan,
+    observed: xr.DataArray | None = None,
 ) -> xr.DataArray | xr.Dataset:
-    """Carry every variable that has a time; `one` gives its values and what to say of them."""
+    """Carry every variable that has a time."""
     import xarray as xr
 
     def dress(array: xr.DataArray) -> xr.DataArray:
@@ -435,10 +456,11 @@ def _each(
         if fault:
             raise ValueError(fault)
         array = array.transpose("time", ...)
-        data, said = one(array)
+        way, said = plan.one(array)
+        lag = None if observed is None else lag_of(observed, array)
         coords: dict[Hashable, Any] = {name: c.variable for name, c in array.coords.items() if "time" not in c.dims}
-        coords["time"] = xr.Variable("time", asked, {"standard_name": "time"})
-        out = xr.DataArray(data, coords, array.dims, array.name, {**array.attrs, **said})
+        coords["time"] = xr.Variable("time", plan.days, {"standard_name": "time"})
+        out = xr.DataArray(carried(way, array.data, lag), coords, array.dims, array.name, {**array.attrs, **said})
         out.encoding = {key: array.encoding[key] for key in ("grid_mapping",) if key in array.encoding}
         return out
 
@@ -450,77 +472,3 @@ def _each(
     statics = {name: array for name, array in series.data_vars.items() if "time" not in array.dims}
     out = xr.Dataset({**timed, **statics}, attrs=series.attrs)
     return out[list(series.data_vars)]
-
-
-def _whole_series(kernel: Callable[..., NDArray[np.float32]], data: Any, lag: Any, steps: int) -> Any:
-    """Apply a kernel that needs the whole of a cell's series."""
-    import dask.array
-
-    da: Any = dask.array  # which has no types
-    if not isinstance(data, da.Array) and not isinstance(lag, da.Array):
-        return kernel(np.asarray(data), lag)
-    data = _bounded(da.asarray(data), max(len(data), steps)).rechunk({0: -1})
-    arrays = [data] if lag is None else [data, da.asarray(lag).rechunk(data.chunks)]
-    chunks = ((steps,), *data.chunks[1:])
-    meta = np.empty((0,) * data.ndim, "f4")
-    return da.map_blocks(kernel, *arrays, dtype="f4", chunks=chunks, meta=meta)
-
-
-def _reduce(data: Any, windows: Sequence[NDArray[np.intp]], kernel: Callable[..., NDArray[np.float32]]) -> Any:
-    """Apply a kernel to the steps of each window: one step each in the result."""
-    import dask.array
-
-    da: Any = dask.array
-    if not isinstance(data, da.Array):
-        return np.stack([kernel(np.asarray(data[window]), axis_kept=False) for window in windows])
-    longest = max(len(window) for window in windows)
-    data = _bounded(data, max(1, longest))
-    meta = np.empty((0,) * data.ndim, "f4")
-    empty = da.full((1, *data.shape[1:]), np.nan, dtype="f4", chunks=((1,), *data.chunks[1:]))
-    steps = [
-        da.map_blocks(kernel, data[window].rechunk({0: -1}), dtype="f4", chunks=((1,), *data.chunks[1:]), meta=meta)
-        if len(window)
-        else empty
-        for window in windows
-    ]
-    return da.concatenate(steps)
-
-
-def _bounded(data: Any, steps: int) -> Any:
-    """Cut the chunks along the first axis of space until `steps` of them stay within `BLOCK` values."""
-    if data.ndim == 1:
-        return data
-    largest = int(np.prod([max(sizes) for sizes in data.chunks[1:]]))
-    pieces = -(-largest * steps // BLOCK)
-    cut = [len(part) for size in data.chunks[1] for part in np.array_split(range(size), min(pieces, size))]
-    return data.rechunk({1: tuple(cut)}) if pieces > 1 else data
-
-
-# ---- the arithmetic
-
-
-def _mean(values: NDArray[Any], *, least: int, axis_kept: bool = True) -> NDArray[np.float32]:
-    """Mean over the first axis of what is known, one step after the other: its order never depends on the chunks."""
-    total, number = np.zeros(values.shape[1:]), np.zeros(values.shape[1:], "i4")
-    for step in values:
-        known = np.isfinite(step)
-        total += np.where(known, step, 0)
-        number += known
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(number >= least, total / number, np.nan).astype("f4")
-    return mean[None] if axis_kept else mean
-
-
-def _median(values: NDArray[Any], *, axis_kept: bool = True) -> NDArray[np.float32]:
-    """Median over the first axis of what is known."""
-    flat = values.reshape(len(values), int(np.prod(values.shape[1:])))
-    out = np.full(flat.shape[1], np.nan, "f4")
-    for left in range(0, flat.shape[1] if len(flat) else 0, SLAB):
-        part = flat[:, left : left + SLAB].astype("f8")
-        part[~np.isfinite(part)] = np.nan
-        part.sort(axis=0)  # missing last
-        number = np.isfinite(part).sum(0)
-        low, high = (np.take_along_axis(part, np.maximum(k, 0)[None], 0)[0] for k in ((number - 1) // 2, number // 2))
-        out[left : left + SLAB] = np.where(number, (low + high) / 2, np.nan)
-    shown = out.reshape(values.shape[1:])
-    return shown[None] if axis_kept else shown

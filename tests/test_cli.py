@@ -165,7 +165,8 @@ def test_a_stopped_command_goes_on(files, tmp_path, sent, code):
 def test_scenario_writes_results_and_a_verdict(files, tmp_path, capsys):
     args = ["scenario", f"{files}/samples.csv", "--features", "vv,vh,smap", "--regressors", "svr", "--repeats", "1"]
     args += ["--draws", "2", "--sizes", "3", "--workers", "1", "--out", str(tmp_path / "results.nc")]
-    assert main([*args, "--tuning", "honest"]) == 0
+    assert main([*args, "--tuning", "honest", "--figure", str(tmp_path / "results.png")]) == 0
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
     said = capsys.readouterr().out
     assert "spatial, 3 cells, svr: RMSE 0." in said and f"written: {tmp_path / 'results.nc'}" in said
     results = smgrid.scenarios.open_results(tmp_path / "results.nc")

@@ -6,6 +6,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from dask._task_spec import DataNode
 
 import smgrid
 from smgrid import Grid, coarse, temporal, to_grid
@@ -127,6 +128,28 @@ def test_chunks_do_not_matter(cube, cells, steps):
     made = build_cube(cut, GRID, chunks={"time": 1, "y": 8, "x": 10})
     assert made.smap.chunksizes == {"time": (1, 1, 1), "y": (8, 8, 5), "x": (10, 10, 5)}
     xr.testing.assert_identical(made.compute(), cube)
+
+
+@pytest.mark.parametrize("cells", [11, 512])
+def test_sources_too_large_to_be_held_make_the_same_cube(monkeypatch, cube, cells):
+    monkeypatch.setattr("smgrid.cube.BLOCK", 1)
+    lazy = {name: field.chunk(dict.fromkeys(field.dims, 7)) for name, field in SOURCES.items()}
+    xr.testing.assert_identical(build_cube(lazy, GRID, chunks={"y": cells, "x": cells}).load(), cube)
+
+
+def test_what_a_large_source_gives_a_chunk_is_made_in_one_task_that_needs_no_other(monkeypatch):
+    monkeypatch.setattr("smgrid.cube.BLOCK", 1)
+    chosen = {
+        name: SOURCES[name].chunk({"time": 1} if name == "vv" else {})
+        for name in ("vv", "ndvi", "composite_day", "b4", "elevation")
+    }
+    built = build_cube(chosen, GRID, chunks={"y": 11, "x": 13})
+    for name, days in (("vv", 3), ("ndvi", 3), ("b4", 1), ("elevation", 1)):  # the same scenes come before each day
+        layers = [layer for key, layer in built[name].data.dask.layers.items() if key.startswith("alone-")]
+        nodes = {key: node for layer in layers for key, node in layer.items()}
+        tasks = [node for node in nodes.values() if not isinstance(node, DataNode)]
+        assert len(tasks) == 4 * days, name
+        assert all(isinstance(nodes[need], DataNode) for task in tasks for need in task.dependencies)
 
 
 @pytest.mark.parametrize("spreading", ["blocks", "smooth"])

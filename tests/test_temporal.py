@@ -295,7 +295,7 @@ VERBS = {
 @pytest.mark.parametrize("small", [False, True])
 def test_chunks_do_not_matter(verb, small, no_compute, monkeypatch):
     if small:
-        monkeypatch.setattr("smgrid.temporal.BLOCK", 200)
+        monkeypatch.setattr("smgrid.series.BLOCK", 200)
         monkeypatch.setattr("smgrid.splines.SLAB", 5)
     series = daily(n=50, shape=(7, 9), missing=0.3)
     whole = verb(series)
