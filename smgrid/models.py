@@ -334,6 +334,7 @@ def _calibration(
 def _whole(columns: Sequence[NDArray[np.float64]], predictors: Mapping[str, Predictor]) -> NDArray[np.bool_]:
     """Rows that can be trained on; those left out are counted in the log."""
     missing = np.isnan(np.stack(columns)).any(axis=0)
+    _check_target(columns[-1])
     bad = {n: int((~p.accepts(c) & ~np.isnan(c)).sum()) for (n, p), c in zip(predictors.items(), columns)}
     fine = [p.accepts(c) for p, c in zip(predictors.values(), columns)]
     whole: NDArray[np.bool_] = np.all(fine, axis=0)
@@ -351,6 +352,18 @@ def _whole(columns: Sequence[NDArray[np.float64]], predictors: Mapping[str, Pred
             (~whole & ~missing).sum(), whole.size, ", ".join(f"{n} {k}" for n, k in bad.items() if k),
         )  # fmt: skip
     return whole
+
+
+def _check_target(soil: NDArray[np.float64]) -> None:
+    """Refuse targets that are mostly no soil moisture: training on the rest would go wrong in silence."""
+    known = soil[np.isfinite(soil)]
+    wrong = int(((known < 0) | (known > 1)).sum())
+    if 2 * wrong > known.size:
+        raise ValueError(
+            f"'soil_moisture': {wrong} of {known.size} targets lie outside 0..1 m3 m-3; they range from {known.min():g} "
+            f"to {known.max():g}, with the median {np.median(known):g}: expected are m3 m-3. For percent: "
+            "units={'soil_moisture': '%'}, or samples['soil_moisture'].attrs['units'] = '%'"
+        )
 
 
 def _filled(p: Predictor, source: Any, seen: tuple[float, float]) -> Predictor:
