@@ -22,7 +22,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
 from smgrid import scenarios, synthetic
 from smgrid.trials import KINDS
@@ -45,7 +44,9 @@ SHORT = {"repeats": 3, "draws": 3, "regressors": ("rf", "xgb")}  # what is kille
 
 
 def shown(value, digits=3):
-    return "-" if value is None or not np.isfinite(value) else f"{value:+.3f}" if digits == "+" else f"{value:.{digits}f}"
+    return (
+        "-" if value is None or not np.isfinite(value) else f"{value:+.3f}" if digits == "+" else f"{value:.{digits}f}"
+    )
 
 
 def seconds(path):

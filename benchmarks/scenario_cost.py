@@ -40,7 +40,10 @@ def clock(work):
 
 
 def measure(table, kind, size, draws, naive):
-    """Fit and test seconds of the plain loop, all seconds of the shared way, for `draws` draws; RMSE of both."""
+    """Fit and test seconds of the plain loop, all seconds of the shared way, for `draws` draws; RMSE of both.
+
+    The plain loop's draws are timed between those of the shared way, so that both meet the same neighbours.
+    """
     rng = stream(0, "benchmark", size)
     order = rng.permutation(table.target.size)
     train, test = np.sort(order[:size]), np.sort(order[size:])
@@ -50,33 +53,46 @@ def measure(table, kind, size, draws, naive):
     todo = tuning.draw_params(smgrid.search_space(kind), draws, stream(1, kind))
     part = slice(0, 4000) if kind == "svr" else slice(None)  # of the test rows, for the plain loop
     scale = len(truth) / len(truth[part])
+    probes = list(range(0, draws, max(1, draws // naive)))[:naive] if naive else []
+    # perceptrons share nothing among draws: the same draws on both sides
+    some = probes if kind == "mlp" and probes else list(range(draws))
+    chosen = [todo[i] for i in some]
 
-    plain, fit, walk, done = {}, 0.0, 0.0, 0.0
+    plain, fit, walk = {}, 0.0, 0.0
+    shared, scores, caps = 0.0, {}, 0
     with one_thread(), tuning._quiet():
-        for i in range(0, draws, max(1, draws // naive)) if naive else ():
-            model = tuning.configured(estimator, todo[i])
-            _, seconds = clock(lambda m=model: m.fit(rows, target))
-            fit += seconds
-            values, seconds = clock(lambda m=model: m.predict(unseen[part]))
-            walk += seconds * scale
-            plain[i], done = rmse(values, truth[part]), done + todo[i].get("n_estimators", 1)
-        whole = sum(draw.get("n_estimators", 1) for draw in todo)
-        # perceptrons share nothing among draws: the same draws on both sides
-        some = list(plain) if kind == "mlp" and plain else list(range(draws))
-        gaps, caps, first = [], 0, time.process_time()
-        for one in tuning.predict_draws(
-            estimator, [todo[i] for i in some], rows, target, unseen, alike=table.code[test]
-        ):
-            caps += one.capped * len(one.draws)
-            gaps += [abs(rmse(one.values[part], truth[part]) - plain[some[k]]) for k in one.draws if some[k] in plain]
-        shared = (time.process_time() - first) * draws / len(some)
+        waiting, ways = (
+            list(probes),
+            tuning.predict_draws(estimator, chosen, rows, target, unseen, alike=table.code[test]),
+        )
+        while True:
+            one, seconds = clock(lambda: next(ways, None))
+            shared += seconds
+            if one is not None:
+                caps += one.capped * len(one.draws)
+                scores |= {some[k]: rmse(one.values[part], truth[part]) for k in one.draws}
+            share = len(probes) if one is None else len(scores) * len(probes) // len(some)
+            while len(plain) < share:
+                i = waiting.pop(0)
+                model = tuning.configured(estimator, todo[i])
+                fit += clock(lambda m=model: m.fit(rows, target))[1]
+                values, seconds = clock(lambda m=model: m.predict(unseen[part]))
+                walk += seconds * scale
+                plain[i] = rmse(values, truth[part])
+            if one is None:
+                break
+        # the shared way once more on few test rows: its fits alone
+        _, fits = clock(lambda: list(tuning.predict_draws(estimator, chosen, rows, target, unseen[:200])))
+    trees = [draw.get("n_estimators", 1) for draw in todo]
+    up = sum(trees) / max(1, sum(trees[i] for i in plain))
     return {
         "kind": kind,
         "size": size,
-        "naive": (fit + walk) * whole / done if done else None,
-        "naive_fit": fit * whole / done if done else None,
-        "shared": shared,
-        "gap": max(gaps, default=None),
+        "naive": (fit + walk) * up if plain else None,
+        "naive_fit": fit * up if plain else None,
+        "shared": shared * draws / len(some),
+        "shared_fit": fits * draws / len(some),
+        "gap": max((abs(scores[i] - plain[i]) for i in plain), default=None),
         "capped": caps * draws // len(some),
         "poly": sum(draw.get("kernel") == "poly" for draw in todo),
     }
