@@ -287,6 +287,27 @@ def test_the_cost_is_said_first(caplog):
     assert "12 trials are left" not in caplog.text and "16 trials are left, for how long, nobody knows" in caplog.text
 
 
+def test_what_is_left_is_judged_by_what_has_run(tmp_path, caplog, monkeypatch):
+    forest = {"rf": (RandomForestRegressor(2), {"max_depth": [1]}), "own": Ridge()}
+    monkeypatch.setattr(scenarios, "_timed", lambda table, key, trial: (key, trials.attempt(table, trial), 7200.0))
+    run(regressors=forest, repeats=1, path=tmp_path / "results.nc")
+    with caplog.at_level(logging.INFO, "smgrid"):
+        run(regressors=forest, repeats=3, path=tmp_path / "results.nc")
+    assert "20 trials are left, about 16 core-hours" in caplog.text  # 2 sizes x 2 repeats x 2 regressors x 2 hours
+    assert "without" not in caplog.text.split("20 trials are left")[1].split("\n")[0]
+
+
+def test_unequal_trials_count_by_their_time():
+    plan = trials.Plan(splits.spatial(TABLE, sizes=[1, 6]), trials.contenders(["rf"]), 1, 5, "oracle", 0)
+    pace = scenarios._Pace(plan.splits)
+    small, large = (trial for trial in plan.trials() if trial.contender.name == "rf")
+    guess = [pace.seconds(trial) for trial in (small, large)]
+    assert 0 < guess[0] < guess[1]
+    pace.add(small, 10 * guess[0])
+    assert pace.seconds(large) == pytest.approx(10 * guess[1])
+    assert pace.seconds(next(trial for trial in plan.trials() if trial.contender.estimator is None)) == 0
+
+
 # ---- verdicts
 
 
