@@ -18,8 +18,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -144,7 +145,7 @@ def run(
     try:
         title = f"{plan.splits.scenario} scenario"
         with progress.shown(None, title, len(left), lambda: len(done) - before, share):
-            for key, result, seconds in _all(table, left, workers):
+            for key, result, seconds in _all(_Ground(table, plan.splits), left, workers):
                 done[key] = result
                 pace.add(left[key], seconds)
                 spent += seconds
@@ -241,24 +242,41 @@ def _announce(plan: Plan, trials: int, left: list[Trial], table: Table, pace: _P
     )
 
 
-def _all(table: Table, left: Mapping[str, Trial], workers: int | None) -> Iterator[tuple[str, dict[str, Any], float]]:
+@dataclass(frozen=True, eq=False)
+class _Ground:
+    """What all trials stand on, apart from them: a cluster gets it once, and each trial without it (kilobytes)."""
+
+    table: Table
+    splits: Splits
+
+    def __sizeof__(self) -> int:
+        # joblib sends a cluster once what Dask takes for large, and Dask takes an unknown class for 56 bytes
+        return sum(column.nbytes for column in self.table.columns)
+
+    def bare(self, trial: Trial) -> Trial:
+        return replace(trial, plan=replace(trial.plan, splits=cast(Splits, None)))
+
+    def timed(self, key: str, bare: Trial) -> tuple[str, dict[str, Any], float]:
+        begun = time.process_time()
+        result = attempt(self.table, replace(bare, plan=replace(bare.plan, splits=self.splits)))
+        return key, result, time.process_time() - begun
+
+
+def _all(
+    ground: _Ground, left: Mapping[str, Trial], workers: int | None
+) -> Iterator[tuple[str, dict[str, Any], float]]:
     """Every trial's result, as it comes."""
     if workers == 1 or len(left) < 2:
         for key, trial in left.items():
-            yield _timed(table, key, trial)
+            yield ground.timed(key, ground.bare(trial))
         return
     from joblib import Parallel, delayed
     from joblib.parallel import get_active_backend
 
     if workers is None and get_active_backend()[1] in (None, 1):
         workers = -1
-    jobs = (delayed(_timed)(table, key, trial) for key, trial in left.items())
+    jobs = (delayed(_Ground.timed)(ground, key, ground.bare(trial)) for key, trial in left.items())
     yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(jobs)
-
-
-def _timed(table: Table, key: str, trial: Trial) -> tuple[str, dict[str, Any], float]:
-    begun = time.process_time()
-    return key, attempt(table, trial), time.process_time() - begun
 
 
 # ---- the ledger: a line a trial, with a check over it, so that a line torn by a crash is no line
