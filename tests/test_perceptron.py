@@ -45,6 +45,7 @@ def test_the_end_of_training_is_met_alike():
     assert (mine.n_iter_, mine.max_iter) == (theirs.n_iter_, theirs.max_iter) == (3, 3)
 
 
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 def test_weights_that_are_not_finite_are_none():
     rows, target = table()
     model = MLPRegressor(hidden_layer_sizes=(8, 8), learning_rate_init=1e200, max_iter=30, random_state=0)
