@@ -43,10 +43,8 @@ PAPER = {  # (scenario, size, regressor): bias, R, RMSE
 SHORT = {"repeats": 3, "draws": 3, "regressors": ("rf", "xgb")}  # what is killed
 
 
-def shown(value, digits=3):
-    return (
-        "-" if value is None or not np.isfinite(value) else f"{value:+.3f}" if digits == "+" else f"{value:.{digits}f}"
-    )
+def shown(value, form=".3f"):
+    return format(round(value, 3) + 0.0, form) if np.isfinite(value) else "-"
 
 
 def seconds(path):
@@ -56,23 +54,20 @@ def seconds(path):
 
 
 def table(results):
+    """A line a size and regressor, and SMAP alone."""
     scenario = results.attrs["scenario"]
     for size in results["size"].values:
-        for regressor in results.regressor.values:
+        for regressor in [*KINDS, "SMAP alone"]:
             one = results.sel(size=size, regressor=regressor)
-            median = {name: float(one[name].median()) for name in ("bias", "pearson_r", "rmse")}
-            if not np.isfinite(median["rmse"]):
-                continue
-            theirs = PAPER.get((scenario, float(size), str(regressor)), (None,) * 3)
-            cells = [
-                f"{shown(mine, digits)} ({shown(said, digits)})" if said is not None else shown(mine, digits)
-                for mine, said, digits in zip(median.values(), theirs, ("+", 3, 3))
-            ]
-            low, high = float(one.rmse.min()), float(one.rmse.max())
-            level = float((one.level / one.rmse**2).mean())
-            rows = int(np.median(one.n_train))
-            print("|", " | ".join([scenario, f"{size:g}", str(rows), str(regressor), *cells]), end=" | ")
-            print(f"{low:.3f}-{high:.3f} | {level:.0%} |", flush=True)
+            theirs = PAPER.get((scenario, float(size), regressor), (None,) * 3)
+            cells = []
+            for name, said, form in zip(("bias", "pearson_r", "rmse"), theirs, ("+.3f", ".3f", ".3f")):
+                mine = shown(float(one[name].median()), form)
+                cells.append(mine if said is None else f"{mine} ({shown(said, form)})")
+            spread = f"{shown(float(one.rmse.min()))}-{shown(float(one.rmse.max()))}"
+            level = f"{float((one.level / one.rmse**2).mean()):.0%}"
+            where = [scenario, f"{size:g}", f"{np.median(one.n_train[one.n_train > 0]):.0f}", regressor]
+            print("|", " | ".join([*where, *cells, spread, level]), "|", flush=True)
 
 
 def short(samples, path):
