@@ -48,6 +48,7 @@ _ROOMS = (
     "seams",
     "plot",
     "predict",
+    "attribution",
     "published",
     "resampling",
     "scenarios",
