@@ -5,14 +5,16 @@ R, and R that of L: the mean of the two changes, f(L with it) - f(L) and f(R) - 
 does to the step. Of an additive model these add up to the step exactly.
 
 All predictors differ a little between neighbours, at a border as elsewhere. What makes a seam is what a step has there
-and not four cells aside: the excess mean square step, which is shared out among the predictors by their products with
-the step. The blocks of a map go through the function that `predict_map` uses, with one cell of their neighbours.
+and not a few cells aside: the excess mean square step, which is shared out among the predictors by their products with
+the step. Lines aside along which another coarse predictor has its borders are left out: a predictor that does nothing
+on most lines aside is coarse. The blocks of a map go through the function that `predict_map` uses, with one cell of
+their neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +23,9 @@ from numpy.typing import NDArray
 
 from smgrid.borders import Borders, regular, source_of
 from smgrid.grid import Grid
+from smgrid.layers import Plan
+from smgrid.models import Model
 from smgrid.predict import Job
-from smgrid.steps import DIRECTIONS
-
-ASIDE = 4  # cells from a border to where steps are taken as the land's own
 
 
 def seams(
@@ -58,7 +59,7 @@ def seams(
     standard_error : (..., predictor)
         Of the share, by leaving out one strip (border line) at a time.
     step, step_aside : (..., predictor)
-        Root-mean-square step that the predictor makes at the borders, and four cells aside; m3 m-3.
+        Root-mean-square step that the predictor makes at the borders, and 2 to 4 cells aside; m3 m-3.
     total_step, total_step_aside
         The map's own.
     rest
@@ -73,8 +74,8 @@ def seams(
 
     Notes
     -----
-    Each predictor that differs across a border costs two predictions a pair of cells: for all 23, some 20 times as many
-    rows as the map has cells, where none is coarse.
+    Each predictor that differs across a line costs two predictions a pair of cells, at 4 lines of 9 along x and along y:
+    of 23 predictors, 15 fine ones, some 30 times as many rows as the map has cells.
 
     References
     ----------
@@ -103,14 +104,10 @@ def seams(
         borders = source.x, source.y
     if not any(b.line.size for b in borders):
         raise ValueError(f"no border of {coarse_km:g}-km cells lies within {grid}: give a larger cube")
-    pairs = {direction: _Pairs.of(b, n) for direction, b, n in zip(DIRECTIONS, borders, (grid.nx, grid.ny))}
-    lead = {dim: _size(job, dim) for dim in job.dims[:-2]}
+    pairs = [_Pairs.of(b, n) for b, n in zip(borders, (grid.nx, grid.ny))]
     k = len(job.plan.names)
-    sums = {d: np.zeros((*lead.values(), 2 + 2 * k, p.before.size)) for d, p in pairs.items()}
-    for at, part in _parts(job, pairs):
-        for direction, (where, values) in part.items():
-            sums[direction][(*at, slice(None), where)] += values
-    strips = [_by_strip(sums[direction], pairs[direction]) for direction in DIRECTIONS]
+    sums = _without_others(_sums(job, pairs), pairs, k)
+    strips = [_by_strip(s, p) for s, p in zip(sums, pairs)]
     return _dress(_share_out(np.concatenate(strips, -1), k), job, borders, coarse_km if coarse is None else coarse.name)
 
 
@@ -121,6 +118,7 @@ def _size(job: Job, dim: str) -> int:
 class _Pairs(NamedTuple):
     """The pairs of cells that are compared along one axis: across borders, and aside."""
 
+    line: NDArray[np.int64]  # the cell between or beyond: both cells of the pair touch it
     before: NDArray[np.int64]
     beyond: NDArray[np.int64]
     strip: NDArray[np.int64]  # which border a pair belongs to
@@ -128,86 +126,95 @@ class _Pairs(NamedTuple):
 
     @classmethod
     def of(cls, borders: Borders, n: int) -> _Pairs:
-        line, wide = np.tile(borders.line, 2), np.tile(borders.wide, 2)
-        aside = np.repeat([False, True], borders.line.size)
-        line = line + aside * (ASIDE + wide)
-        wide = np.where(aside, 0, wide)
-        strip = np.tile(np.arange(borders.line.size), 2)
-        inside = line + wide < n
-        return cls((line - 1)[inside], (line + wide)[inside], strip[inside], aside[inside])
+        apart = int(np.diff(borders.line).min(initial=9))
+        offsets = sorted({apart // 2, -(apart // 3), apart // 4} - {0})  # 4, -3 and 2 cells from borders 9 cells apart
+        aside = np.repeat([False, *(True for _ in offsets)], borders.line.size)
+        line = np.concatenate([borders.line, *(borders.line + o + (o > 0) * borders.wide for o in offsets)])
+        wide = np.concatenate([borders.wide, *(np.zeros_like(borders.wide) for _ in offsets)])
+        strip = np.tile(np.arange(borders.line.size), 1 + len(offsets))
+        inside = (line > 0) & (line + wide < n)
+        return cls(line[inside], (line - 1)[inside], (line + wide)[inside], strip[inside], aside[inside])
 
 
 # ---- block by block
 
-_Part = dict[str, tuple[NDArray[np.intp], NDArray[np.float64]]]
 
-
-def _parts(job: Job, pairs: Mapping[str, _Pairs]) -> list[tuple[tuple[slice, ...], _Part]]:
-    """Sums of every block, and its place along the leading dims."""
+def _sums(job: Job, pairs: Sequence[_Pairs]) -> list[NDArray[np.float64]]:
+    """Sums (..., [n, step^2, effects^2, effects step], pair) over the strips, along x and along y."""
     arrays, ndim = job.arrays(), len(job.dims)
     shape = [_size(job, dim) for dim in job.dims]
+    axes = [i.axes for i in job.plan.inputs]
+    works = [partial(_block, plan=job.plan, axes=axes, pairs=p, along=ndim - 1 - k) for k, p in enumerate(pairs)]
     if not job.is_lazy:
-        ends = [np.arange(shape[-2]), np.arange(shape[-1])]
-        return [((slice(None),) * (ndim - 2), _block(job, pairs, ends, ends, arrays))]
-    import dask
+        ends = [np.arange(n) for n in shape[-2:]]
+        found = [work(job.model, *ends, *ends, *arrays)[..., 0, :] for work in works]
+        return [f[..., p.line] for f, p in zip(found, pairs)]
     import dask.array as da
 
     chunks: dict[int, tuple[int, ...]] = {d: (n,) for d, n in enumerate(shape)}
-    for array, i in zip(arrays, job.plan.inputs):
-        chunks |= dict(zip(i.axes, array.chunks))
-    halo = {ndim - 2: 1, ndim - 1: 1}
-    wide = [
-        da.overlap.overlap(a, {n: halo.get(axis, 0) for n, axis in enumerate(i.axes)}, "none", allow_rechunk=False)
-        for a, i in zip(arrays, job.plan.inputs)
-    ]
-    blocks = [a.to_delayed() for a in wide]
-    stops = {d: np.cumsum([0, *sizes]) for d, sizes in chunks.items()}
-    shared = dask.delayed(job._replace(inputs=[], cube=xr.Dataset()), traverse=False)
-    work = dask.delayed(_block)
-    places, tasks = [], []
-    for number in product(*(range(len(chunks[d])) for d in range(ndim))):
-        ends = [np.arange(stops[d][number[d]], stops[d][number[d] + 1]) for d in (ndim - 2, ndim - 1)]
-        around = [
-            np.arange(max(end[0] - 1, 0), min(end[-1] + 2, shape[d])) for d, end in zip((ndim - 2, ndim - 1), ends)
-        ]
-        if not any(np.isin(p.beyond, end).any() for p, end in zip((pairs["y"], pairs["x"]), ends)):
-            continue
-        own = [b[tuple(number[axis] for axis in i.axes)] for b, i in zip(blocks, job.plan.inputs)]
-        tasks.append(work(shared, dict(pairs), ends, around, own))
-        places.append(tuple(slice(stops[d][number[d]], stops[d][number[d] + 1]) for d in range(ndim - 2)))
-    return list(zip(places, dask.compute(*tasks)))
+    for array, own in zip(arrays, axes):
+        chunks |= dict(zip(own, array.chunks))
+    ends = [da.arange(n, chunks=chunks[ndim - 2 + k]) for k, n in enumerate(shape[-2:])]
+    rows, cols = ndim - 2, ndim - 1
+    laid: list[tuple[Any, tuple[int, ...]]] = [(ends[0], (rows,)), (ends[1], (cols,))]
+    for array, own in [*laid, *zip(arrays, axes)]:  # each block gets one cell of its neighbours
+        depth = {n: int(axis in (rows, cols)) for n, axis in enumerate(own)}
+        laid.append(
+            (da.overlap.overlap(array, depth, "none", allow_rechunk=False) if any(depth.values()) else array, own)
+        )
+    lazy = []
+    for work, along in zip(works, (cols, rows)):
+        across = rows + cols - along
+        out = (*range(rows), ndim, across, along)
+        blocks = da.blockwise(
+            work,
+            out,
+            job.kept_model(),
+            (),
+            *(part for pair in laid for part in pair),
+            new_axes={ndim: 2 + 2 * len(axes)},
+            adjust_chunks={across: (1,) * len(chunks[across]), along: chunks[along]},
+            dtype="f8",
+            meta=np.empty((0,) * (ndim + 1)),
+            align_arrays=False,
+        )
+        lazy.append(blocks.sum(-2))
+    return [f[..., p.line] for f, p in zip(da.compute(*lazy), pairs)]
 
 
 def _block(
-    job: Job,
-    pairs: Mapping[str, _Pairs],
-    own: Sequence[NDArray[np.intp]],
-    around: Sequence[NDArray[np.intp]],
-    arrays: Sequence[Any],
-) -> _Part:
-    """Sums of one block by direction: which pairs, and (..., n and squares, pair).
+    model: Model,
+    own_rows: NDArray[np.intp],
+    own_cols: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    cols: NDArray[np.intp],
+    *arrays: Any,
+    plan: Plan,
+    axes: Sequence[tuple[int, ...]],
+    pairs: _Pairs,
+    along: int,
+) -> NDArray[np.float64]:
+    """Sums of one block by line: (..., sums, 1, cells along the axis).
 
-    `own` are the rows and columns whose pairs the block answers for, `around` those that it has.
+    `own_rows` and `own_cols` are those whose pairs the block answers for, `rows` and `cols` those that `arrays` have.
     """
-    found: _Part = {}
-    ndim, axes = len(job.dims), [i.axes for i in job.plan.inputs]
-    for direction, which in (("x", 1), ("y", 0)):
-        p = pairs[direction]
-        here = np.flatnonzero(np.isin(p.beyond, own[which]))
-        if not here.size:
-            continue
-        other = own[1 - which] - around[1 - which][0]
-        sides = []
-        for cells in (p.before[here], p.beyond[here]):
-            index = {ndim - 2 + which: cells - around[which][0], ndim - 1 - which: other}
-            sides.append([_take(np.asarray(a), own_axes, index) for a, own_axes in zip(arrays, axes)])
-        values = _effects(job, *sides)  # (map and predictors, ..., y, x)
-        values = np.moveaxis(values, ndim - 1 - which + 1, -1)  # along the strip last
-        known = np.isfinite(values).all(0)
-        total, effect = (np.where(known, part, 0) for part in (values[:1], values[1:]))
-        squares = np.concatenate([known[None], total**2, effect**2, effect * total]).sum(-1)
-        found[direction] = here, np.moveaxis(squares, 0, -2)
-    return found
+    ndim = plan.ndim
+    own, around = {ndim - 2: own_rows, ndim - 1: own_cols}, {ndim - 2: rows, ndim - 1: cols}
+    across = 2 * ndim - 3 - along
+    here = np.isin(pairs.line, own[along])
+    index = {across: own[across] - around[across][0]}
+    sides = []
+    for cells in (pairs.before[here], pairs.beyond[here]):
+        index[along] = cells - around[along][0]
+        sides.append([_take(np.asarray(a), axis, index) for a, axis in zip(arrays, axes)])
+    values = _effects(plan, model, *sides)  # (map and predictors, ..., y, x)
+    values = np.moveaxis(values, 1 + across, -1)
+    known = np.asarray(np.isfinite(values).all(0))
+    total, effect = (np.where(known, part, 0) for part in (values[:1], values[1:]))
+    squares = np.concatenate([known[None], total**2, effect**2, effect * total]).sum(-1)
+    out = np.zeros((*squares.shape[1:-1], len(squares), 1, own[along].size))
+    out[..., 0, pairs.line[here] - own[along][0]] = np.moveaxis(squares, 0, -2)
+    return out
 
 
 def _take(array: NDArray[Any], axes: Sequence[int], index: Mapping[int, NDArray[np.intp]]) -> NDArray[Any]:
@@ -217,11 +224,11 @@ def _take(array: NDArray[Any], axes: Sequence[int], index: Mapping[int, NDArray[
     return array
 
 
-def _effects(job: Job, left: list[NDArray[Any]], right: list[NDArray[Any]]) -> NDArray[np.float64]:
+def _effects(plan: Plan, model: Model, left: list[NDArray[Any]], right: list[NDArray[Any]]) -> NDArray[np.float64]:
     """The step from left to right, and what each predictor does to it: (1 + predictors, ..., y, x)."""
 
     def predict(arrays: list[NDArray[Any]]) -> NDArray[np.float64]:
-        return np.asarray(job.plan(job.model, *arrays), "f8")
+        return np.asarray(plan(model, *arrays), "f8")
 
     before, beyond = predict(left), predict(right)
     out = np.zeros((1 + len(left), *before.shape))
@@ -235,6 +242,13 @@ def _effects(job: Job, left: list[NDArray[Any]], right: list[NDArray[Any]]) -> N
 
 
 # ---- shares
+
+
+def _without_others(sums: Sequence[NDArray[np.float64]], pairs: Sequence[_Pairs], k: int) -> list[NDArray[np.float64]]:
+    """Sums without the lines aside along which coarse predictors step: those that do on less than half of them."""
+    steps = [s[..., 2 : 2 + k, :].reshape(-1, k, s.shape[-1]).any(0) & p.aside for s, p in zip(sums, pairs)]
+    often = sum(step.sum(-1) for step in steps) > 0.5 * sum(p.aside.sum() for p in pairs)
+    return [np.where(step[~often].any(0), 0, s) for s, step in zip(sums, steps)]
 
 
 def _by_strip(sums: NDArray[np.float64], pairs: _Pairs) -> NDArray[np.float64]:
@@ -300,12 +314,17 @@ def _dress(found: _Found, job: Job, borders: tuple[Borders, Borders], what: Any)
     moist = "m3 m-3"
     each = ("predictor",)
     said: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
-        "share": ("share of the excess mean square step", "1", "(cov_0 - cov_4) / (var_0 - var_4)", each),
+        "share": (
+            "share of the excess mean square step",
+            "1",
+            "excess of mean E D over that of mean D^2",
+            each,
+        ),
         "standard_error": ("standard error of the share", "1", "jackknife over strips", each),
         "step": ("root-mean-square step by the predictor, at borders", moist, "sqrt(mean E^2)", each),
-        "step_aside": ("root-mean-square step by the predictor, 4 cells aside", moist, "sqrt(mean E^2)", each),
+        "step_aside": ("root-mean-square step by the predictor, aside", moist, "sqrt(mean E^2)", each),
         "total_step": ("root-mean-square step of the map, at borders", moist, "sqrt(mean (f(R) - f(L))^2)", ()),
-        "total_step_aside": ("the same, 4 cells aside", moist, "sqrt(mean (f(R) - f(L))^2)", ()),
+        "total_step_aside": ("the same, aside", moist, "sqrt(mean (f(R) - f(L))^2)", ()),
         "rest": ("share that goes with no predictor alone", "1", "1 - sum of shares", ()),
         "n": ("pairs of cells across borders", "1", "N", ()),
         "strips": ("border lines", "1", "G", ()),

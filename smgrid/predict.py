@@ -136,6 +136,15 @@ class Job(NamedTuple):
         """Whether any input is."""
         return any(v is not None and is_dask_collection(v.data) for v in self.inputs)
 
+    def kept_model(self) -> Any:
+        """The model as one key of a graph, however many blocks need it."""
+        import dask.array as da
+        from dask.highlevelgraph import HighLevelGraph
+
+        key = f"smgrid-model-{self.model.digest[:32]}"
+        graph = HighLevelGraph.from_collections(key, {(key,): self.model})
+        return da.Array(graph, key, chunks=(), dtype=object)
+
     def arrays(self) -> list[Any]:
         """The inputs in the order of the plan's names: in memory, or all lazy and on one chunk grid."""
         if not self.is_lazy:
@@ -143,7 +152,7 @@ class Job(NamedTuple):
         import dask.array as da
 
         chunks = _chunks(self.inputs, self.cube, self.dims)
-        found = []
+        found: list[Any] = []
         for name, variable, i in zip(self.plan.names, self.inputs, self.plan.inputs):
             own = tuple(chunks[self.dims[axis]] for axis in i.axes)
             if variable is None:
@@ -258,19 +267,16 @@ def _project(y: NDArray[np.float64], x: NDArray[np.float64], wkt: str, name: str
 def _lazy(job: Job) -> dict[str, Any]:
     """One task a block makes all layers; one more a layer takes its array out."""
     import dask.array as da
-    from dask.highlevelgraph import HighLevelGraph
 
     plan, model, dims = job.plan, job.model, job.dims
-    pairs = [part for array, i in zip(job.arrays(), plan.inputs) for part in (array, i.axes)]
-    key = f"smgrid-model-{model.digest[:32]}"
-    kept = da.Array(HighLevelGraph.from_collections(key, {(key,): model}), key, chunks=(), dtype=object)
+    pairs: list[Any] = [part for array, i in zip(job.arrays(), plan.inputs) for part in (array, i.axes)]
     out, one = tuple(range(len(dims))), len(plan.wanted.names) == 1
     dtype = dtype_of(plan.wanted.names[0]) if one else object
     token = tokenize(plan, model.digest, *(a.name for a in pairs[::2]))
     blocks = da.blockwise(
         plan,
         out,
-        kept,
+        job.kept_model(),
         (),
         *pairs,
         name=f"smgrid-block-{token}",
