@@ -65,7 +65,7 @@ def test_weights_that_are_not_finite_are_none():
         {"random_state": None},
         {"random_state": np.random.RandomState(0)},
     ],
-    ids=str,
+    ids=lambda params: "-".join(params) + ":" + type(*params.values()).__name__,
 )
 def test_what_differs_is_left_to_scikit_learn(params):
     assert not perceptron.is_plain(MLPRegressor(**{"random_state": 0} | params))
