@@ -4,11 +4,10 @@ Across the border of two coarse cells stand two cells L and R, and the map steps
 R, and R that of L: the mean of the two changes, f(L with it) - f(L) and f(R) - f(R without it), is what this predictor
 does to the step. Of an additive model these add up to the step exactly.
 
-All predictors differ a little between neighbours, at a border as elsewhere. What makes a seam is what a step has there
-and not a few cells aside: the excess mean square step, which is shared out among the predictors by their products with
-the step. Lines aside along which another coarse predictor has its borders are left out: a predictor that does nothing
-on most lines aside is coarse. The blocks of a map go through the function that `predict_map` uses, with one cell of
-their neighbours.
+All predictors differ a little between neighbours, at a border as elsewhere. What makes a seam is what a predictor does
+there and not a few cells aside: the excess of its mean square effect. Lines aside along which another coarse predictor
+has its borders are left out: a predictor that does nothing on most lines aside is coarse. The blocks of a map go through
+the function that `predict_map` uses, with one cell of their neighbours.
 """
 
 from __future__ import annotations
@@ -54,16 +53,15 @@ def seams(
     -------
     Dataset, computed, with the leading dims of the map and
 
+    excess, standard_error, p_value : (..., predictor)
+        Excess mean square effect of the predictor at the borders, (m3 m-3)^2; its error by leaving out one strip (border
+        line) at a time; one-sided p-value of none. NaN with fewer than 3 strips.
     share : (..., predictor)
-        Share of the excess mean square step that goes with the predictor; NaN where there is no excess.
-    standard_error : (..., predictor)
-        Of the share, by leaving out one strip (border line) at a time.
+        The excess over the sum of all that are positive; NaN where none is.
     step, step_aside : (..., predictor)
         Root-mean-square step that the predictor makes at the borders, and 2 to 4 cells aside; m3 m-3.
     total_step, total_step_aside
         The map's own.
-    rest
-        Share that goes with no predictor alone: interactions.
     n, strips
         Pairs of cells across borders, and border lines.
 
@@ -94,7 +92,7 @@ def seams(
     >>> sand = (("y", "x"), rng.uniform(20, 60, smgrid.YANCO.shape), {"units": "%"})
     >>> cube = smgrid.coarse.blocks(smap, smgrid.YANCO).to_dataset(name="smap").assign(sand=sand)  # synthetic
     >>> seams(cube, model).share.round(1).to_series().to_dict()
-    {'smap': 1.0, 'sand': -0.0}
+    {'smap': 1.0, 'sand': 0.0}
     """
     job = Job.of(cube, model, units=units)
     grid = Grid.of(job.cube)
@@ -108,7 +106,7 @@ def seams(
     k = len(job.plan.names)
     sums = _without_others(_sums(job, pairs), pairs, k)
     strips = [_by_strip(s, p) for s, p in zip(sums, pairs)]
-    return _dress(_share_out(np.concatenate(strips, -1), k), job, borders, coarse_km if coarse is None else coarse.name)
+    return _dress(_share_out(np.concatenate(strips, -1)), job, borders, coarse_km if coarse is None else coarse.name)
 
 
 def _size(job: Job, dim: str) -> int:
@@ -140,7 +138,7 @@ class _Pairs(NamedTuple):
 
 
 def _sums(job: Job, pairs: Sequence[_Pairs]) -> list[NDArray[np.float64]]:
-    """Sums (..., [n, step^2, effects^2, effects step], pair) over the strips, along x and along y."""
+    """Sums (..., [n, step^2, effects^2], pair) over the strips, along x and along y."""
     arrays, ndim = job.arrays(), len(job.dims)
     shape = [_size(job, dim) for dim in job.dims]
     axes = [i.axes for i in job.plan.inputs]
@@ -172,7 +170,7 @@ def _sums(job: Job, pairs: Sequence[_Pairs]) -> list[NDArray[np.float64]]:
             job.kept_model(),
             (),
             *(part for pair in laid for part in pair),
-            new_axes={ndim: 2 + 2 * len(axes)},
+            new_axes={ndim: 2 + len(axes)},
             adjust_chunks={across: (1,) * len(chunks[across]), along: chunks[along]},
             dtype="f8",
             meta=np.empty((0,) * (ndim + 1)),
@@ -210,8 +208,7 @@ def _block(
     values = _effects(plan, model, *sides)  # (map and predictors, ..., y, x)
     values = np.moveaxis(values, 1 + across, -1)
     known = np.asarray(np.isfinite(values).all(0))
-    total, effect = (np.where(known, part, 0) for part in (values[:1], values[1:]))
-    squares = np.concatenate([known[None], total**2, effect**2, effect * total]).sum(-1)
+    squares = np.concatenate([known[None], np.where(known, values, 0) ** 2]).sum(-1)
     out = np.zeros((*squares.shape[1:-1], len(squares), 1, own[along].size))
     out[..., 0, pairs.line[here] - own[along][0]] = np.moveaxis(squares, 0, -2)
     return out
@@ -261,71 +258,61 @@ def _by_strip(sums: NDArray[np.float64], pairs: _Pairs) -> NDArray[np.float64]:
 
 
 class _Found(NamedTuple):
-    share: NDArray[np.float64]
+    excess: NDArray[np.float64]
     standard_error: NDArray[np.float64]
+    p_value: NDArray[np.float64]
+    share: NDArray[np.float64]
     step: NDArray[np.float64]
     step_aside: NDArray[np.float64]
     total_step: NDArray[np.float64]
     total_step_aside: NDArray[np.float64]
-    rest: NDArray[np.float64]
     n: NDArray[np.int64]
     strips: NDArray[np.int64]
 
 
-def _share_out(strips: NDArray[np.float64], k: int) -> _Found:
-    """Shares from sums (..., [n, step^2, effects^2, effects step], at or aside, strip)."""
+def _share_out(strips: NDArray[np.float64]) -> _Found:
+    """Excesses from sums (..., [n, step^2, effects^2], at or aside, strip)."""
+    from scipy import stats
+
     whole = strips.sum(-1)
-    mean = _over(whole[..., 1:, :], whole[..., :1, :])
-    share = _shares(mean, k)
     used = strips[..., 0, 0, :] > 0
     g = used.sum(-1)
-    without = whole[..., None] - strips
-    alone = np.where(used[..., None, :], _shares(_over(without[..., 1:, :, :], without[..., :1, :, :]), k, -3), np.nan)
-    centred = np.where(used[..., None, :], alone - share[..., None], 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        error = np.sqrt((centred**2).sum(-1) * ((g - 1) / g)[..., None])
-    return _Found(
-        share,
-        np.where((g >= 3)[..., None], error, np.nan),
-        np.sqrt(mean[..., 1 : 1 + k, 0]),
-        np.sqrt(mean[..., 1 : 1 + k, 1]),
-        np.sqrt(mean[..., 0, 0]),
-        np.sqrt(mean[..., 0, 1]),
-        1 - share.sum(-1),
-        whole[..., 0, 0].astype("i8"),
-        g.astype("i8"),
-    )
-
-
-def _over(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(a / b)
-
-
-def _shares(mean: NDArray[np.float64], k: int, axis: int = -2) -> NDArray[np.float64]:
-    """Excess of the products over that of the squares; `mean` has sums on `axis`, at or aside after it."""
-    mean = np.moveaxis(mean, (axis, axis + 1), (0, 1))
-    excess = mean[:, 0] - mean[:, 1]
-    share = _over(excess[1 + k :], np.where(excess[0] > 0, excess[0], np.nan))
-    return np.moveaxis(share, 0, -1 if axis == -2 else -2)
+        mean = whole[..., 1:, :] / whole[..., :1, :]
+        without = whole[..., None] - strips
+        left_out = without[..., 1:, :, :] / without[..., :1, :, :]
+        excess = (mean[..., 0] - mean[..., 1])[..., 1:]
+        alone = (left_out[..., 0, :] - left_out[..., 1, :])[..., 1:, :]
+        apart = np.where(used[..., None, :], alone - excess[..., None], 0)
+        error = np.where((g >= 3)[..., None], np.sqrt((apart**2).sum(-1) * (1 - 1 / g)[..., None]), np.nan)
+        gain = np.maximum(excess, 0)
+        total = gain.sum(-1, keepdims=True)
+        return _Found(
+            excess,
+            error,
+            stats.t.sf(excess / error, np.maximum(g - 1, 1)[..., None]),
+            gain / np.where(total > 0, total, np.nan),
+            np.sqrt(mean[..., 1:, 0]),
+            np.sqrt(mean[..., 1:, 1]),
+            np.sqrt(mean[..., 0, 0]),
+            np.sqrt(mean[..., 0, 1]),
+            whole[..., 0, 0].astype("i8"),
+            g.astype("i8"),
+        )
 
 
 def _dress(found: _Found, job: Job, borders: tuple[Borders, Borders], what: Any) -> xr.Dataset:
     moist = "m3 m-3"
     each = ("predictor",)
     said: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
-        "share": (
-            "share of the excess mean square step",
-            "1",
-            "excess of mean E D over that of mean D^2",
-            each,
-        ),
-        "standard_error": ("standard error of the share", "1", "jackknife over strips", each),
+        "excess": ("excess mean square effect at borders", "(m3 m-3)^2", "mean E^2 - mean E^2 aside", each),
+        "standard_error": ("standard error of the excess", "(m3 m-3)^2", "jackknife over strips", each),
+        "p_value": ("p-value of the excess, one-sided", "1", "Student's t, strips less 1", each),
+        "share": ("share of all excess", "1", "max(0, excess) / sum max(0, excess)", each),
         "step": ("root-mean-square step by the predictor, at borders", moist, "sqrt(mean E^2)", each),
         "step_aside": ("root-mean-square step by the predictor, aside", moist, "sqrt(mean E^2)", each),
         "total_step": ("root-mean-square step of the map, at borders", moist, "sqrt(mean (f(R) - f(L))^2)", ()),
         "total_step_aside": ("the same, aside", moist, "sqrt(mean (f(R) - f(L))^2)", ()),
-        "rest": ("share that goes with no predictor alone", "1", "1 - sum of shares", ()),
         "n": ("pairs of cells across borders", "1", "N", ()),
         "strips": ("border lines", "1", "G", ()),
     }

@@ -69,9 +69,9 @@ def test_shares_of_an_additive_model():
     share = found.share.sel(time=DAYS[0])
     assert share.sel(predictor="smap").item() == pytest.approx(1, abs=0.15)
     assert abs(share.drop_sel(predictor="smap")).max() < 0.15
-    np.testing.assert_allclose(found.rest, 0, atol=1e-4)  # the model rounds to float32
-    assert found.step.sel(predictor="day_of_year").max() == 0
-    assert (found.step_aside.sel(predictor="smap") == 0).all() and (found.standard_error < 0.2).all()
+    assert found.step.sel(predictor="day_of_year").max() == 0 and found.excess.sel(predictor="day_of_year").max() == 0
+    np.testing.assert_allclose(found.share.sum("predictor"), 1)
+    assert (found.step_aside.sel(predictor="smap") == 0).all() and (found.p_value.sel(predictor="smap") < 1e-3).all()
 
 
 def test_steps_are_those_of_the_map():
@@ -116,7 +116,7 @@ def test_a_forest_that_leans_on_smap():
     forest = train(rows, RandomForestRegressor(20, min_samples_leaf=5, random_state=0), features=FEATURES)
     found = attribution.seams(CUBE.isel(time=0), forest)
     assert found.share.dims == ("predictor",) and found.share.to_series().idxmax() == "smap"
-    assert abs(found.rest) < 0.3
+    assert found.p_value.to_series().idxmin() == "smap"
 
 
 def test_where_there_is_no_excess_there_is_no_share():
