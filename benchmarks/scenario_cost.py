@@ -5,13 +5,12 @@
 CPU seconds of one core for 100 draws of Table III on one split of `synthetic.network()`: training rows drawn at random,
 all others (some 200 000) test. The plain loop is timed on evenly spaced draws (scaled by their trees, where draws have
 trees; support vectors predict 4000 rows, scaled); RMSE of both ways are compared on those draws. From the seconds, by
-power laws between the sizes, the whole protocol: 29 sizes x 50 repeats x 4 regressors x 100 draws = 580 000 fits.
+power laws of the training rows, the whole protocol: 29 sizes x 50 repeats x 4 regressors x 100 draws = 580 000 fits.
 """
 
 import argparse
 import json
 import time
-from collections import defaultdict
 
 import numpy as np
 
@@ -22,9 +21,10 @@ from smgrid.resampling import stream
 from smgrid.trials import Table
 
 KINDS = ("xgb", "rf", "svr", "mlp")
+ROWS = 208_883  # of synthetic.network()
 PROTOCOL = (
     [(n, 203_000 - n) for n in range(1000, 10_001, 1000)]  # dependent: 0.5 to 5 % of some 200 000
-    + [(528 * k, 114_793) for k in range(1, 22, 2)]  # temporal
+    + [(528 * k, 114_793) for k in range(1, 22, 2)]  # temporal: from 528 cells
     + [(200 * k, 203_000 - 200 * k) for k in range(1, 58, 8)]  # spatial: some 200 samples a cell
 )
 
@@ -40,7 +40,10 @@ def clock(work):
 
 
 def measure(table, kind, size, draws, naive):
-    """Fit and test seconds of the plain loop, all seconds of the shared way, for `draws` draws; RMSE of both."""
+    """Fit and test seconds of the plain loop, all seconds of the shared way, for `draws` draws; RMSE of both.
+
+    The plain loop's draws are timed between those of the shared way, so that both meet the same neighbours.
+    """
     rng = stream(0, "benchmark", size)
     order = rng.permutation(table.target.size)
     train, test = np.sort(order[:size]), np.sort(order[size:])
@@ -50,33 +53,46 @@ def measure(table, kind, size, draws, naive):
     todo = tuning.draw_params(smgrid.search_space(kind), draws, stream(1, kind))
     part = slice(0, 4000) if kind == "svr" else slice(None)  # of the test rows, for the plain loop
     scale = len(truth) / len(truth[part])
+    probes = list(range(0, draws, max(1, draws // naive)))[:naive] if naive else []
+    # perceptrons share nothing among draws: the same draws on both sides
+    some = probes if kind == "mlp" and probes else list(range(draws))
+    chosen = [todo[i] for i in some]
 
-    plain, fit, walk, done = {}, 0.0, 0.0, 0.0
+    plain, fit, walk = {}, 0.0, 0.0
+    shared, scores, caps = 0.0, {}, 0
     with one_thread(), tuning._quiet():
-        for i in range(0, draws, max(1, draws // naive)) if naive else ():
-            model = tuning.configured(estimator, todo[i])
-            _, seconds = clock(lambda m=model: m.fit(rows, target))
-            fit += seconds
-            values, seconds = clock(lambda m=model: m.predict(unseen[part]))
-            walk += seconds * scale
-            plain[i], done = rmse(values, truth[part]), done + todo[i].get("n_estimators", 1)
-        whole = sum(draw.get("n_estimators", 1) for draw in todo)
-        # perceptrons share nothing among draws: the same draws on both sides
-        some = list(plain) if kind == "mlp" and plain else list(range(draws))
-        gaps, caps, first = [], 0, time.process_time()
-        for one in tuning.predict_draws(
-            estimator, [todo[i] for i in some], rows, target, unseen, alike=table.code[test]
-        ):
-            caps += one.capped * len(one.draws)
-            gaps += [abs(rmse(one.values[part], truth[part]) - plain[some[k]]) for k in one.draws if some[k] in plain]
-        shared = (time.process_time() - first) * draws / len(some)
+        waiting, ways = (
+            list(probes),
+            tuning.predict_draws(estimator, chosen, rows, target, unseen, alike=table.code[test]),
+        )
+        while True:
+            one, seconds = clock(lambda: next(ways, None))
+            shared += seconds
+            if one is not None:
+                caps += one.capped * len(one.draws)
+                scores |= {some[k]: rmse(one.values[part], truth[part]) for k in one.draws}
+            share = len(probes) if one is None else len(scores) * len(probes) // len(some)
+            while len(plain) < share:
+                i = waiting.pop(0)
+                model = tuning.configured(estimator, todo[i])
+                fit += clock(lambda m=model: m.fit(rows, target))[1]
+                values, seconds = clock(lambda m=model: m.predict(unseen[part]))
+                walk += seconds * scale
+                plain[i] = rmse(values, truth[part])
+            if one is None:
+                break
+        # the shared way once more on few test rows: its fits alone
+        _, fits = clock(lambda: list(tuning.predict_draws(estimator, chosen, rows, target, unseen[:200])))
+    trees = [draw.get("n_estimators", 1) for draw in todo]
+    up = sum(trees) / max(1, sum(trees[i] for i in plain))
     return {
         "kind": kind,
         "size": size,
-        "naive": (fit + walk) * whole / done if done else None,
-        "naive_fit": fit * whole / done if done else None,
-        "shared": shared,
-        "gap": max(gaps, default=None),
+        "naive": (fit + walk) * up if plain else None,
+        "naive_fit": fit * up if plain else None,
+        "shared": shared * draws / len(some),
+        "shared_fit": fits * draws / len(some),
+        "gap": max((abs(scores[i] - plain[i]) for i in plain), default=None),
         "capped": caps * draws // len(some),
         "poly": sum(draw.get("kernel") == "poly" for draw in todo),
     }
@@ -89,11 +105,24 @@ def power(points, n):
         return points[sizes[0]]
     k = int(np.clip(np.searchsorted(sizes, n) - 1, 0, len(sizes) - 2))
     a, b = sizes[k : k + 2]
+    if not points[a] or not points[b]:
+        return max(points[a], points[b])
     return points[a] * (n / a) ** max(0, np.log(points[b] / points[a]) / np.log(b / a))
 
 
-def hours(points, draws):
-    return sum(power(points, n) for n, _ in PROTOCOL) * 50 / 3600 * 100 / draws
+def hours(found, kind, way, draws):
+    """Core-hours of the protocol: fits by training rows, tests by training rows and in proportion to test rows."""
+    fit, test = {}, {}
+    for m in found:
+        if m["kind"] == kind and m[way]:
+            part = m.get(f"{way}_fit")
+            fit[m["size"]] = m[way] if part is None else part
+            # per million test rows; measured ones test all rows that do not train
+            test[m["size"]] = (m[way] - fit[m["size"]]) / (ROWS - m["size"]) * 1e6
+    if not fit:
+        return np.nan
+    seconds = sum(power(fit, n) + power(test, n) * rows / 1e6 for n, rows in PROTOCOL)
+    return seconds * 50 / 3600 * 100 / draws
 
 
 def main():
@@ -132,20 +161,15 @@ def main():
         caps = f"{m['capped']} of {m['poly']} polynomial" if m["kind"] == "svr" else m["capped"]
         print(f"| {m['kind']} | {m['size']} | {plain} | {caps} |", flush=True)
 
-    print("\n| whole protocol, core-hours | plain | shared |\n|---|--:|--:|")
+    print("\n| whole protocol, core-hours | plain | shared | ratio |\n|---|--:|--:|--:|")
     total = np.zeros(2)
-    for kind in dict.fromkeys(m["kind"] for m in found):
-        ways = defaultdict(dict)
-        for m in found:
-            if m["kind"] == kind:
-                ways["shared"][m["size"]] = m["shared"]
-                if m["naive"]:
-                    ways["naive"][m["size"]] = m["naive"]
-        both = np.array([hours(ways[way], args.draws) if ways[way] else np.nan for way in ("naive", "shared")])
+    for kind in [kind for kind in KINDS if any(m["kind"] == kind for m in found)]:
+        both = np.array([hours(found, kind, way, args.draws) for way in ("naive", "shared")])
         total += both
-        print(f"| {kind} | {both[0]:.0f} | {both[1]:.1f} |")
-    print(f"| all | {total[0]:.0f} | {total[1]:.1f} |")
-    print(f"\non 2 cores {total[1] / 2:.0f} hours, on 16 workers {total[1] / 16:.1f} hours")
+        print(f"| {kind} | {both[0]:.0f} | {both[1]:.1f} | x{both[0] / both[1]:.1f} |")
+    print(f"| all | {total[0]:.0f} | {total[1]:.1f} | x{total[0] / total[1]:.1f} |")
+    for workers in (2, 16):
+        print(f"| hours on {workers} workers | {total[0] / workers:.0f} | {total[1] / workers:.1f} | |")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         print(f"smgrid {args.command}: {error}", file=sys.stderr)
         return BAD_INPUT
 
@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("model", metavar="MODEL", help="folder of a saved model")
     predict.add_argument("out", metavar="OUT", help="OUT.zarr, OUT.tif or OUT.nc")
     predict.add_argument("--layers", type=_names, default=["soil_moisture", "status"], help="comma-separated layers")
+    predict.add_argument("--level", type=float, default=0.9, help="coverage of the layer interval (%(default)s)")
     predict.add_argument("--bbox", type=float, nargs=4, metavar=("WEST", "SOUTH", "EAST", "NORTH"), help="in degrees")
     predict.add_argument("--dates", help="a date (or month), several with commas, or FROM:TO")
     predict.add_argument("--units", type=_pairs, default={}, help="units of variables, such as vv=dB")
@@ -213,7 +214,7 @@ def _predict(args: argparse.Namespace) -> None:
     write = _writer(args)
     model = load_model(existing(args.model, "model"))
     cube = _cut(open_cube(args.cube), args.bbox, args.dates)
-    maps = predict_map(cube, model, layers=args.layers, units=args.units or None)
+    maps = predict_map(cube, model, layers=args.layers, units=args.units or None, level=args.level)
     print(f"{args.out}: {_size(maps)}")
     if args.dry_run:
         print("dry run: nothing written")

@@ -385,4 +385,7 @@ def _limit(
     if (share == 1).all():
         return fine
     cells = [a.repeat(counts[0], 0).repeat(counts[1], 1) for a in (own, share)]
-    return np.where(cells[1] < 1, cells[0] + cells[1] * (fine - cells[0]), fine)
+    scaled = cells[0] + cells[1] * (fine - cells[0])
+    # rounding alone may still pass a limit by 1e-17
+    scaled = np.clip(scaled, np.minimum(limits[0], cells[0]), np.maximum(limits[1], cells[0]))
+    return np.where(cells[1] < 1, scaled, fine)

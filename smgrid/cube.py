@@ -1,22 +1,19 @@
 """Puts all predictors on one grid and one calendar.
 
-Each source is carried first to the days, on its own pixels, and then to the grid. How is data: the table `RULES` says
-it for the predictors of the paper, and every rule can be changed for one cube. What was done stands in each variable's
-attrs and, together, in the cube's `provenance`.
+Each source is carried first to the days, on its own pixels, and then to the grid. How is data: the table of
+`smgrid.rules` says it for the predictors of the paper, and every rule can be changed for one cube. What was done stands
+in each variable's attrs and, together, in the cube's `provenance`.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import logging
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import dask.array as da
@@ -26,108 +23,22 @@ from numpy.typing import NDArray
 
 from smgrid import __version__, coarse, temporal
 from smgrid import sources as rooms
-from smgrid.features import COMPUTED, PAPER, Predictor, match_units, suggest
+from smgrid.features import COMPUTED, PAPER, Predictor, match_units, only_possible, suggest
+from smgrid.files import Words
 from smgrid.grid import Grid
 from smgrid.mesh import Mesh
 from smgrid.overlap import OutsideError
 from smgrid.regrid import MIN_COVERAGE, Series, carry, locate_pixels, pixels_under, to_grid
+from smgrid.rules import RULES, Rule
 from smgrid.series import BLOCK
+from smgrid.shapes import undecoded
 from smgrid.units import SAME, Conversion
 
 log = logging.getLogger("smgrid")
 
 CELLS, DAYS = 512, 1  # of a chunk
-_TIMINGS = ("same day", "interpolate", "trailing_mean", "trailing_median", "static")
-_SPREADINGS = ("mean", "blocks", "smooth", "mode", "nearest")
 _LONGEST = 12  # days or names in a message
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a predictor is carried to the days and to the grid.
-
-    Parameters
-    ----------
-    timing : {"same day", "interpolate", "trailing_mean", "trailing_median", "static"}
-        The day itself, or what the function of that name in `temporal` makes; "static" has no time.
-    spreading : {"mean", "blocks", "smooth", "mode", "nearest"}
-        What `to_grid` (mean, mode, nearest) or the function of that name in `coarse` makes.
-    options : mapping
-        Options of those functions, such as `max_gap`, `window`, `period`, `min_coverage`.
-
-    Examples
-    --------
-    >>> RULES["smap"].but(spreading="smooth", max_gap=4).spreading
-    'smooth'
-    """
-
-    timing: str
-    spreading: str = "mean"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def but(self, **changes: Any) -> Rule:
-        """The same rule with some choices made anew.
-
-        Parameters
-        ----------
-        **changes
-            `timing`, `spreading`, and options of the functions that these name.
-
-        Raises
-        ------
-        ValueError
-            There is no such choice; the message suggests the nearest.
-        """
-        timing, spreading = changes.pop("timing", self.timing), changes.pop("spreading", self.spreading)
-        for what, value, known in (("timing", timing, _TIMINGS), ("spreading", spreading, _SPREADINGS)):
-            if value not in known:
-                raise ValueError(f"{what} is one of {list(known)}, not {value!r}{nearest(value, known)}")
-        possible = options_of(timing, spreading)
-        for name in changes:
-            if name not in possible:
-                raise ValueError(
-                    f"{name!r} is no option of the rule ({timing}, {spreading}), whose options are "
-                    f"{sorted(possible)}{nearest(name, [*possible, 'timing', 'spreading'])}"
-                )
-        kept = {name: value for name, value in self.options.items() if name in possible}
-        return Rule(timing, spreading, kept | changes)
-
-
-def options_of(timing: str, spreading: str) -> list[str]:
-    """Names of the options that a rule has."""
-    verbs: list[Callable[..., Any]] = [to_grid] if spreading in ("mean", "mode") else []
-    if timing in _TIMINGS[1:4]:
-        verbs.append(getattr(temporal, timing))
-    names = [
-        p.name
-        for verb in verbs
-        for p in inspect.signature(verb).parameters.values()
-        if p.kind is p.KEYWORD_ONLY and p.name != "observed" and not (verb is to_grid and p.name == "how")
-    ]
-    return list(dict.fromkeys(names))
-
-
-_STATIC, _PASS, _COMPOSITE = Rule("static"), Rule("same day"), Rule("trailing_median", options={"window": "365D"})
-_WEEK = Rule("trailing_mean", options={"window": 7})
-
-RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "vv": _PASS,
-        "vh": _PASS,
-        "incidence_angle": _PASS,
-        **dict.fromkeys(("sand", "clay", "bulk_density", "elevation", "slope", "aspect_sin", "aspect_cos"), _STATIC),
-        # The paper says spline. PCHIP is the one that never passes beyond the observations: a plain cubic spline does
-        # so after rain, and wildly where Terra and Aqua saw a pixel a day apart. Terra alone may leave 31 days between.
-        "ndvi": Rule("interpolate", options={"how": "pchip", "max_gap": 32}),
-        "air_temperature": _WEEK,
-        "precipitation": _WEEK,
-        **dict.fromkeys(("b2", "b3", "b4", "b8", "b11", "b12"), _COMPOSITE),
-        # overpasses are 1 to 3 days apart: one may be missing
-        "smap": Rule("interpolate", "blocks", {"how": "pchip", "max_gap": 6}),
-    }
-)
-"""How the paper carries each stored predictor; 7 days, D-7 to D-1, and one year, the day itself left out."""
-
+_ASPECT = {"aspect_sin", "aspect_cos"}
 _NEVER_NEGATIVE = ("smap", "precipitation")
 COMPANIONS = {"composite_day": "ndvi"}  # what product rooms give beside a predictor: the days its pixels were seen
 _ROOMS = {
@@ -172,7 +83,8 @@ def build_cube(
     ------
     ValueError
         Unknown predictors, no CRS, no units or others, a source that does not touch the window, days that are not
-        there: all faults in one message, a line each.
+        there: all faults in one message, a line each. Values that are mostly impossible in the units they claim, at
+        once for arrays in memory, else on computing.
 
     Notes
     -----
@@ -206,11 +118,16 @@ def build_cube(
         if name in COMPANIONS or calendar is None:
             continue
         source, rule = given[name]
+        if name in _ASPECT and "slope" in given:
+            rule = Rule(rule.timing, rule.spreading, {"min_coverage": 0.0, **rule.options})
         beside = [given[extra][0] for extra, main in COMPANIONS.items() if main == name and extra in given]
         try:
             carried[name] = _carry(name, source, rule, grid, calendar, size, *beside)
         except (ValueError, TypeError) as error:
             faults.append(f"{name}: {_in_its_name(name, str(error))}")
+    for name in _ASPECT & set(carried):
+        if "slope" in carried and carried["slope"].dims == carried[name].dims:
+            _point_nowhere(carried[name], carried["slope"])
     if faults or calendar is None:
         raise ValueError("\n- ".join(["the cube cannot be built:", *faults]))
     return _assemble(carried, grid, calendar, size)
@@ -245,7 +162,7 @@ def _opened(given: Mapping[Any, Any], faults: list[str]) -> dict[str, tuple[xr.D
             )
         else:
             try:
-                out[str(name)] = (_array(str(name), source, files), rule or _STATIC)
+                out[str(name)] = (_array(str(name), source, files), rule or Rule("static"))
             except (ValueError, TypeError, OSError, ImportError) as error:
                 faults.append(f"{name}: {error}")
     faults += [
@@ -388,7 +305,8 @@ def _carry(
 ) -> xr.DataArray:
     """One predictor on the days and the grid, lazily, in canonical units."""
     way = _conversion(name, source)
-    dated: Any = _on_days(source if source.chunks else source.chunk(), rule, days, observed)
+    source = _possible(name, source, way)
+    dated: Any = _on_days(source, rule, days, observed)
     if rule.spreading == "smooth" and name in _NEVER_NEGATIVE and not {"valid_min", "valid_range"} & set(dated.attrs):
         dated = dated.assign_attrs(valid_min=0.0)  # which the smooth surface then keeps
     out = _on_cells(dated, rule, grid, size, *_series(source, rule, grid, days, size, observed))
@@ -404,6 +322,32 @@ def _carry(
     out.data = data.map_blocks(_converted, way, dtype="f4", meta=np.empty((0,) * data.ndim, "f4"))
     out.attrs = attrs
     return out
+
+
+def _point_nowhere(aspect: xr.DataArray, slope: xr.DataArray) -> None:
+    """Give cells without a sloping pixel the mean direction 0: flat land is known, and no reason to lose a cell."""
+    data: Any = aspect.data
+    aspect.data = data.map_blocks(_where_sloping, slope.data, dtype="f4", meta=np.empty((0,) * data.ndim, "f4"))
+    aspect.attrs["rule"] += "; 0 where slope is known and no pixel has a direction"
+
+
+def _where_sloping(aspect: NDArray[np.float32], slope: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(np.isnan(slope), np.float32(np.nan), np.nan_to_num(aspect))
+
+
+def _possible(name: str, source: xr.DataArray, way: Conversion) -> xr.DataArray:
+    """A source with impossible values missing, lazily; in memory it is looked at now."""
+    fault = undecoded(name, source)
+    if fault:
+        raise ValueError(fault.removeprefix(f"{name!r} ").replace("cube", "source"))
+    if name not in PAPER:
+        return source if source.chunks else source.chunk()
+    said = Words(f"sources[{name!r}]"), PAPER[name], way, Words(source.attrs.get("units"))
+    if isinstance(source.variable._data, np.ndarray):
+        return source.copy(data=only_possible(source.values, *said)).chunk()
+    data: Any = source.chunk().data if not source.chunks else source.data
+    kind = np.result_type(data.dtype, "f4")
+    return source.copy(data=data.map_blocks(only_possible, *said, dtype=kind, meta=np.empty((0,) * data.ndim, kind)))
 
 
 def _series(
@@ -539,9 +483,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return value if isinstance(value, str | int | float | bool | list | tuple | dict | None) else str(value)
-
-
-def nearest(name: Any, known: Iterable[str]) -> str:
-    """Words that suggest the known name nearest to a wrong one; empty where none is near."""
-    found = difflib.get_close_matches(str(name).lower(), list(known), 1, 0.6)
-    return f"; did you mean {found[0]!r}?" if found else ""

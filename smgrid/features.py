@@ -7,6 +7,7 @@ range, and a period where the quantity is cyclic. Checks, encoding and error mes
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smgrid.units import SAME, Conversion, conversion, convertible_to
+
+log = logging.getLogger("smgrid")
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,81 @@ def encode(columns: Sequence[NDArray[Any]], predictors: Sequence[Predictor]) -> 
             rows[:, at] /= p.max - p.min
         at += p.inputs
     return rows
+
+
+_FEW = 0.1  # share of impossible values up to which a field is taken for what it says it is
+_MANY = 100  # values that tell a sign
+_said: set[str] = set()  # what the log has heard of
+
+
+def only_possible(
+    values: NDArray[Any], what: str, predictor: Predictor, way: Conversion = SAME, units: Any = None
+) -> NDArray[Any]:
+    """Values, as a source stores them, with the few that are no such quantity made missing; many are an error.
+
+    Parameters
+    ----------
+    values : array
+        Numbers in the unit of the source; whole numbers come back as floats.
+    what : str
+        File and variable, for the message.
+    predictor : Predictor
+        Possible is what is `plausible` in it.
+    way : Conversion
+        From the unit of the source to the predictor's.
+    units : str, optional
+        That unit, for the message.
+
+    Returns
+    -------
+    array, of the same numbers where all are possible
+
+    Raises
+    ------
+    ValueError
+        More than a tenth of the values that are known, and not 0, are impossible: they are in another unit than said,
+        a scale was not applied, or a fill was taken for a value.
+
+    Examples
+    --------
+    >>> only_possible(np.array([0.2] * 20 + [-9999.0]), "ndvi", PAPER["ndvi"])[-1]
+    np.float64(nan)
+    """
+    if values.dtype.kind in "iub":
+        values = values.astype(np.result_type(values.dtype, "f4"))
+    low, high = predictor.plausible
+    # power may be a little below 0, where the sensor's noise was taken off
+    low, high = -1.0 if way.decibel else way.back(low), way.back(high)
+    wrong = (values < low) | (values > high)
+    if not wrong.any():
+        _check_sign(values, what, predictor, way)
+        return values
+    wrong_ones = values[wrong]
+    known = max(int((np.isfinite(values) & (values != 0)).sum()), wrong_ones.size)
+    example = f"{wrong_ones.flat[0]:g}"
+    if wrong_ones.size > _FEW * known:
+        raise ValueError(
+            f"{what}{f', in {units!r} by its word,' if units else ''} holds {example} and the like in "
+            f"{wrong_ones.size} of {known} values, where {low:g} to {high:g} are possible: another unit than said, a "
+            "scale that was not applied (units='0.0001'), or a fill taken for a value (declare it, or mask it first)"
+        )
+    if what not in _said:
+        _said.add(what)
+        log.warning(
+            "%s: %d of %d values of one block are impossible, such as %s, and become missing (said once)",
+            what, wrong_ones.size, known, example,
+        )  # fmt: skip
+    return np.where(wrong, values.dtype.type(np.nan), values)
+
+
+def _check_sign(values: NDArray[Any], what: str, predictor: Predictor, way: Conversion) -> None:
+    """Backscatter in dB that is nowhere below 0 is linear power, for which the range in dB has room."""
+    if predictor.units == "dB" and not way.decibel and not (values < 0).any():
+        known = int((values > 0).sum())
+        if known >= _MANY:
+            raise ValueError(
+                f"{what} is in 'dB' by its word, but none of {known} values lies below 0: linear power (units='1')"
+            )
 
 
 def input_names(predictors: Mapping[str, Predictor]) -> list[str]:

@@ -161,6 +161,8 @@ def write_netcdf(maps: xr.Dataset, path: str | Path) -> Path:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} in")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the NetCDF file another name")
     partial = path.with_name(path.name + ".partial")
     try:
         maps.to_netcdf(partial, engine="netcdf4")
@@ -171,6 +173,10 @@ def write_netcdf(maps: xr.Dataset, path: str | Path) -> Path:
 
 
 # ---- lazy arrays whose errors name their file
+
+
+class ContentError(ValueError):
+    """The file is whole, but what it holds cannot be; the message names file and variable itself."""
 
 
 class Words(str):
@@ -198,6 +204,8 @@ class _Pending:
         drop = tuple(slice(None) if isinstance(part, slice) else 0 for part in key)
         try:
             return np.asarray(self.read(parts), self.dtype)[drop]
+        except ContentError:
+            raise
         except Exception as error:
             raise ValueError(f"{self.what} cannot be read, the file is damaged: {error}") from error
 
@@ -265,7 +273,14 @@ def netcdf(path: str | Path) -> Iterator[netCDF4.Dataset]:
             ) from error
         with data:
             data.set_auto_maskandscale(False)
-            yield data
+            try:
+                yield data
+            except (
+                OSError,
+                RuntimeError,
+                UnicodeDecodeError,
+            ) as error:  # what the library says of bytes it cannot make sense of
+                raise ValueError(f"{path} cannot be read, the file is damaged: {error}") from error
 
 
 def open_dataset(path: str | Path, *, engine: str | None = None, **options: Any) -> xr.Dataset:

@@ -204,6 +204,8 @@ def _local(path: str | os.PathLike[str]) -> Path:
     path = Path(text)
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"a GeoTIFF ends in .tif or .tiff, not {path.name!r}: {path.with_suffix('.tif').name!r}?")
+    if path.parent.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, "that is a file, not a folder to write in", str(path.parent))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "the folder does not exist, make it first", str(path.parent))
     return path

@@ -133,6 +133,7 @@ def describe(maps: xr.Dataset, chunks: Mapping[str, int]) -> dict[str, Any]:
     for variable, layer in maps.data_vars.items():
         if {"y", "x"} <= set(layer.dims):
             told = {k: layer.attrs[k] for k in ("units", "flag_meanings") if k in layer.attrs}
+            told |= {k: float(layer.attrs[k]) for k in ("level",) if k in layer.attrs}
             if "flag_values" in layer.attrs:
                 told["flag_values"] = np.asarray(layer.attrs["flag_values"]).tolist()
             layers[str(variable)] = {
@@ -195,7 +196,9 @@ def chunk_keys(layers: Mapping[str, Any], dates: Sequence[str] | None) -> list[s
 
 def made_together(names: Iterable[str]) -> bool:
     """Whether variables come out of one computation, as a map's layers do; those of a cube are blocks of their own."""
-    return not {"soil_moisture", "status"}.isdisjoint(names)
+    return not {"soil_moisture", "status", "spread", "lower", "upper", "dissimilarity", "applicability"}.isdisjoint(
+        names
+    )
 
 
 def count_blocks(expected: Sequence[str], there: Mapping[str, Line]) -> tuple[int, int]:

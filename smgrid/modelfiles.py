@@ -1,13 +1,15 @@
 """Saves a model as data and loads it back.
 
-A saved model is a folder with two files. `model.json` is for reading: what the predictors are (names, order, units,
-ranges), how and when the model was trained, which versions wrote it, and the SHA-256 of the file beside it. That other
-file is the regressor as plain data:
+A saved model is a folder of two files, or three. `model.json` is for reading: what the predictors are (names, order, units,
+ranges), how and when the model was trained, which versions wrote it, and the SHA-256 of the files beside it: the
+regressor as plain data, and what is kept of the training rows.
 
 ========================  ==================================================================================
 `regressor.npz`           forests, SVR and MLP: one numpy array a field, not compressed; `numpy.load` opens it
 `regressor.json`          XGBoost's own text; `xgboost.Booster(model_file=...)` opens it
 `regressor.skops`         any other estimator (`pip install 'smgrid[skops]'`)
+`calibration.npz`         beside it where stations were known: training rows and errors, for `interval` and
+                          `dissimilarity`
 ========================  ==================================================================================
 
 The same model gives the same bytes (but for skops). Loading executes nothing: every file is held against its SHA-256,
@@ -31,6 +33,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -41,14 +44,16 @@ from numpy.typing import NDArray
 
 from smgrid import __version__
 from smgrid.arrays import fingerprint, from_arrays, kind_of, to_arrays
+from smgrid.calibration import Calibration
 from smgrid.models import Model
 
 log = logging.getLogger("smgrid")
 
 CARD = "model.json"
-FORMAT, VERSION = "smgrid model", 1
+FORMAT, PLAIN, CALIBRATED = "smgrid model", 1, 2  # versions: what 1 says is whole without the training rows
 _BESIDE = {"rf": "regressor.npz", "svr": "regressor.npz", "mlp": "regressor.npz", "xgb": "regressor.json"}
 _OTHER = "regressor.skops"
+_ROWS = "calibration.npz"
 _UNCHECKED = {  # earlier skops takes them for safe, but a crafted file makes them read outside their memory
     '"sklearn.tree._tree"': "sklearn.tree._tree.Tree",
     '"TreePredictor"': "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -101,17 +106,20 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> Path:
     if target.exists() and not _is_saved_model(target):
         raise FileExistsError(f"{target} exists and is not a saved smgrid model: choose another path or remove it")
     regressor, name, data = _pack(model.regressor)
+    beside = {name: data}
+    if model.calibration is not None:
+        beside[_ROWS] = _npz(model.calibration.to_arrays())
     card = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": PLAIN if model.calibration is None else CALIBRATED,
         "model": model.description(),
         "regressor": regressor,
         "fingerprint": fingerprint(model.regressor),
         "digest": model.digest,
         "written by": {"smgrid": __version__, "python": ".".join(map(str, sys.version_info[:3]))},
-        "files": {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}},
+        "files": {n: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for n, d in beside.items()},
     }
-    _put(target, {name: data, CARD: _render({**card, "check": _check(card)})})
+    _put(target, {**beside, CARD: _render({**card, "check": _check(card)})})
     return target
 
 
@@ -188,7 +196,7 @@ def _is_saved_model(folder: Path) -> bool:
         said = json.loads((folder / CARD).read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    ours = {CARD, _OTHER, *_BESIDE.values()}
+    ours = {CARD, _OTHER, _ROWS, *_BESIDE.values()}
     return isinstance(said, dict) and said.get("format") == FORMAT and names <= ours
 
 
@@ -256,15 +264,21 @@ def load_model(path: str | os.PathLike[str], *, trusted: bool = False) -> Model:
             return _from_pickle(pickles[0], trusted)
         raise ValueError(f"{target} has no {CARD}: it is not a saved smgrid model; it holds {_names(beside)}")
     card = _read_card(target / CARD)
-    file, data = _listed(target, card, beside)
+    file, *more = _listed(target, card, beside)
+    data = _read(file, card["files"][file.name])
+    rows = [_read(other, card["files"][other.name]) for other in more]
     try:
         regressor = _unpack(card["regressor"], file, data, trusted)
         model = Model.from_description(card["model"], regressor)
+        if rows:
+            width = sum(p.inputs for p in model.predictors.values())
+            model = replace(model, calibration=Calibration.from_arrays(_arrays_of(rows[0]), width))
         found = fingerprint(regressor)
     except ImportError:
         raise
     except Exception as error:  # whatever a crafted file breaks, it is the file's fault
-        raise ValueError(f"{file} and {CARD} do not make a model: {error}") from error
+        said = ", ".join(map(str, [file, *more]))
+        raise ValueError(f"{said} and {CARD} do not make a model: {error}") from error
     if found != card["fingerprint"] and file.name != _OTHER:
         raise ValueError(f"{file} was read as another model than was saved, with {card['regressor']['versions']}")
     if found != card["fingerprint"]:
@@ -292,10 +306,10 @@ def _read_card(file: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ValueError(f"{file} is not a smgrid model: its 'format' is not {FORMAT!r}")
-    if card.get("version") != VERSION or type(card["version"]) is not int:
+    if card.get("version") not in (PLAIN, CALIBRATED) or type(card["version"]) is not int:
         raise ValueError(
-            f"{file} has the format version {card.get('version')!r}; this smgrid ({__version__}) reads {VERSION}: "
-            "upgrade smgrid"
+            f"{file} has the format version {card.get('version')!r}; this smgrid ({__version__}) reads {PLAIN} and "
+            f"{CALIBRATED}: upgrade smgrid"
         )
     try:
         whole = card.get("check") == _check(card) and _render(card) == raw
@@ -317,18 +331,25 @@ def _regular(file: Path) -> int:
     return found.st_size
 
 
-def _listed(folder: Path, card: Mapping[str, Any], beside: list[Path]) -> tuple[Path, bytes]:
-    """The one file beside `model.json` and its content, once it is known to be the one that was saved."""
-    name = _BESIDE.get(str(card["regressor"].get("kind")), _OTHER)
-    said = card["files"].get(name)
-    if list(card["files"]) != [name] or not isinstance(said, dict):
-        raise ValueError(f"{folder / CARD} lists the files {list(card['files'])}, where {name!r} belongs")
+def _listed(folder: Path, card: Mapping[str, Any], beside: list[Path]) -> list[Path]:
+    """The files beside `model.json`, the regressor's first, once no other is there."""
+    names = [_BESIDE.get(str(card["regressor"].get("kind")), _OTHER)]
+    if card["version"] == CALIBRATED:
+        names.append(_ROWS)
+    if list(card["files"]) != names or not all(isinstance(said, dict) for said in card["files"].values()):
+        raise ValueError(f"{folder / CARD} lists the files {list(card['files'])}, where {' and '.join(names)} belong")
     for stray in beside:
-        if stray.name != name:
+        if stray.name not in names:
             if stray.is_file() and _is_pickle(stray):
                 raise ValueError(_refusal(stray))
-            raise ValueError(f"{stray} does not belong to the model, which is {CARD} and {name}: take it out")
-    file = folder / name
+            raise ValueError(
+                f"{stray} does not belong to the model, which is {' and '.join([CARD, *names])}: take it out"
+            )
+    return [folder / name for name in names]
+
+
+def _read(file: Path, said: Mapping[str, Any]) -> bytes:
+    """The content of a file, once it is known to be what was saved."""
     if not file.exists():
         raise ValueError(f"{file} is missing: get the model's folder anew from where it was saved")
     size = _regular(file)
@@ -338,7 +359,7 @@ def _listed(folder: Path, card: Mapping[str, Any], beside: list[Path]) -> tuple[
     found = hashlib.sha256(data).hexdigest()
     if found != said.get("sha256"):
         raise ValueError(f"{file} was changed after it was saved (its SHA-256 is {found[:16]}...): get it anew")
-    return file, data
+    return data
 
 
 def _unpack(header: Mapping[str, Any], file: Path, data: bytes, trusted: bool) -> Any:

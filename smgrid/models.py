@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -16,20 +17,13 @@ from numpy.typing import NDArray
 
 from smgrid import __version__
 from smgrid.arrays import fingerprint
-from smgrid.features import (
-    COMPUTED,
-    PAPER,
-    Predictor,
-    contract,
-    day_of_year,
-    encode,
-    match_units,
-    stray_units,
-    suggest,
-)
+from smgrid.calibration import Calibration, calibrate
+from smgrid.columns import SOIL, check_decibels, days_of, is_table, names_of, sample_columns, target_column
+from smgrid.features import PAPER, Predictor, contract, encode
 from smgrid.regressors import is_fitted, on_one_thread, predict_rows
-from smgrid.shapes import undecoded
-from smgrid.units import canonical, conversion
+from smgrid.resampling import station_of
+from smgrid.spread import is_forest, mean_and_spread
+from smgrid.units import canonical
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +33,6 @@ log = logging.getLogger("smgrid")
 
 MAKING = {"averaging": ("vv", "vh"), "spreading": ("smap", "air_temperature", "precipitation")}
 """Attributes that say how a predictor was made; a map must be made as the training rows were."""
-
-
-_SOIL = Predictor("m3 m-3", 0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +57,8 @@ class Model:
         Rows, stations, period, seed, versions.
     making : mapping
         How predictors were made, such as {"vv.averaging": "dB", "smap.spreading": "blocks"}.
+    calibration : Calibration, optional
+        What intervals and dissimilarity need of the training rows, where their stations were known.
     """
 
     predictors: Mapping[str, Predictor]
@@ -75,6 +68,7 @@ class Model:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     making: Mapping[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
     @classmethod
     def from_estimator(
@@ -129,7 +123,7 @@ class Model:
     # ---- identity
 
     def description(self) -> dict[str, Any]:
-        """Everything but the regressor, as plain data."""
+        """Everything but the regressor and the calibration, as plain data."""
         return {
             "predictors": {name: asdict(p) for name, p in self.predictors.items()},
             "encoded": self.encoded,
@@ -140,8 +134,8 @@ class Model:
         }
 
     @classmethod
-    def from_description(cls, said: Mapping[str, Any], regressor: Any) -> Model:
-        """The model that `description` described, around a regressor."""
+    def from_description(cls, said: Mapping[str, Any], regressor: Any, calibration: Calibration | None = None) -> Model:
+        """The model that `description` described, around a regressor and what was kept of its training rows."""
         return cls(
             {name: Predictor(**p) for name, p in said["predictors"].items()},
             regressor,
@@ -150,14 +144,18 @@ class Model:
             ranges={name: (float(low), float(high)) for name, (low, high) in said["ranges"].items()},
             training=dict(said["training"]),
             making=dict(said["making"]),
+            calibration=calibration,
         )
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of contract and regressor: the same for the same model, wherever it was saved and loaded."""
+        """SHA-256 of contract, regressor and calibration: the same for the same model, wherever it was saved and loaded."""
         said = {k: v for k, v in self.description().items() if k != "training"}
         text = json.dumps([list(said["predictors"].items()), said], sort_keys=True)
-        return hashlib.sha256((text + fingerprint(self.regressor)).encode()).hexdigest()
+        text += fingerprint(self.regressor)
+        if self.calibration is not None:  # without one the digest is what it was before there was any
+            text += self.calibration.digest()
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def __dask_tokenize__(self) -> str:
         return f"smgrid.Model-{self.digest}"
@@ -176,10 +174,26 @@ class Model:
 
         Encode in float64, predict, round once to float32: a row's result never depends on its neighbours.
         """
+        return self.predict_inputs(self.inputs(columns))
+
+    def inputs(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+        """Rows (n, k) as the regressor takes them, of one array (n,) a predictor."""
         if self.encoded:
-            return predict_rows(self._engine, encode(columns, list(self.predictors.values())))
-        rows = np.stack([np.asarray(c, "f8") for c in columns], axis=1)
-        return predict_rows(self._engine, rows, self.columns)
+            return encode(columns, list(self.predictors.values()))
+        return np.stack([np.asarray(c, "f8") for c in columns], axis=1)
+
+    def predict_inputs(self, rows: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Predict rows that `inputs` made."""
+        return predict_rows(self._engine, rows, None if self.encoded else self.columns)
+
+    def predict_spread(self, rows: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Predict rows that `inputs` made, and the spread of a forest's trees with them."""
+        return mean_and_spread(self._engine, rows)
+
+    @property
+    def is_forest(self) -> bool:
+        """Whether its trees have a spread."""
+        return is_forest(self.regressor)
 
     def predict(self, samples: xr.Dataset | pd.DataFrame) -> NDArray[np.float32]:
         """Soil moisture (m3 m-3) of samples; NaN where a predictor is missing or invalid, as in `predict_map`.
@@ -205,6 +219,8 @@ class Model:
         lines.append((f"{len(shown)} predictors", ", ".join(shown)))
         lines += [(key, str(value)) for key, value in self.training.items() if key != "versions" and value is not None]
         lines += [(key, value) for key, value in self.making.items()]
+        if self.calibration is not None:
+            lines.append(("calibrated at", self.calibration.summary()))
         return [*lines, ("digest", self.digest[:16])]
 
     def __repr__(self) -> str:
@@ -242,6 +258,8 @@ def train(
     Returns
     -------
     Model
+        Samples with `station` make one that can give the layers `interval` and `dissimilarity`: the regressor is then
+        fitted five times more, each time without a fifth of the stations, and the model keeps the training rows.
 
     Raises
     ------
@@ -266,15 +284,17 @@ def train(
     if "soil_moisture" in predictors:
         raise ValueError("features name 'soil_moisture', which is what the model learns: leave it out")
     columns = sample_columns(samples, predictors, units)
-    target = _target(samples, units)
-    whole = _whole([*columns, target], {**predictors, "soil_moisture": _SOIL})
+    target = target_column(samples, units)
+    whole = _whole([*columns, target], {**predictors, "soil_moisture": SOIL})
     rows = int(whole.sum())
     columns = [c[whole] for c in columns]
-    if _is_table(samples) and units != "canonical":
-        _check_decibels({n: c for n, c in zip(predictors, columns) if n not in (units or {})}, predictors)
+    if is_table(samples) and units != "canonical":
+        check_decibels({n: c for n, c in zip(predictors, columns) if n not in (units or {})}, predictors)
     ranges = {name: (float(c.min()), float(c.max())) for name, c in zip(predictors, columns)}
     predictors = {name: _filled(p, samples.get(name), ranges[name]) for name, p in predictors.items()}
-    fitted = _copy_of(regressor).fit(encode(columns, list(predictors.values())), target[whole])
+    inputs, target = encode(columns, list(predictors.values())), target[whole]
+    fitted = _copy_of(regressor).fit(inputs, target)
+    kept = _calibration(samples, whole, regressor, fitted, inputs, target, [p.inputs for p in predictors.values()])
     training = {"rows": rows, "rows left out": whole.size - rows, **_history(samples, whole), **_pedigree(fitted)}
     making = {
         f"{name}.{key}": str(samples[name].attrs[key])
@@ -282,12 +302,39 @@ def train(
         for name in names
         if name in predictors and name in samples and key in samples[name].attrs
     }
-    return Model(predictors, fitted, ranges=ranges, training=training, making=making)
+    return Model(predictors, fitted, ranges=ranges, training=training, making=making, calibration=kept)
+
+
+def _calibration(
+    samples: Any, whole: NDArray[np.bool_], regressor: Any, fitted: Any, *rows_target_widths: Any
+) -> Calibration | None:
+    """What the model keeps of its training rows; None, which the log explains, where their stations are not known."""
+    import pandas as pd
+
+    names = names_of(samples)
+    if "station" not in names:
+        return None
+    place = [n for n in ("row", "col", "network", "station", "latitude", "longitude") if n in names]
+    places = pd.DataFrame({name: np.asarray(samples[name].values)[whole] for name in place})
+
+    def fit(rows: NDArray[np.float64], target: NDArray[np.float64]) -> Any:
+        return _copy_of(regressor).fit(rows, target)
+
+    began = time.perf_counter()
+    try:
+        rows, target, widths = rows_target_widths
+        kept = calibrate(fit, fitted, rows, target, station_of(places), widths)
+        log.info("train: calibrated at %s; %.1f s", kept.summary(), time.perf_counter() - began)
+        return kept
+    except ValueError as error:
+        log.warning("train: nothing is kept for the layers interval and dissimilarity: %s", error)
+        return None
 
 
 def _whole(columns: Sequence[NDArray[np.float64]], predictors: Mapping[str, Predictor]) -> NDArray[np.bool_]:
     """Rows that can be trained on; those left out are counted in the log."""
     missing = np.isnan(np.stack(columns)).any(axis=0)
+    _check_target(columns[-1])
     bad = {n: int((~p.accepts(c) & ~np.isnan(c)).sum()) for (n, p), c in zip(predictors.items(), columns)}
     fine = [p.accepts(c) for p, c in zip(predictors.values(), columns)]
     whole: NDArray[np.bool_] = np.all(fine, axis=0)
@@ -307,125 +354,16 @@ def _whole(columns: Sequence[NDArray[np.float64]], predictors: Mapping[str, Pred
     return whole
 
 
-def sample_columns(
-    samples: Any, predictors: Mapping[str, Predictor], units: Mapping[str, str] | str | None
-) -> list[NDArray[np.float64]]:
-    """One float64 array (n,) a predictor, in canonical units, out of a table; the door for samples."""
-    names = _names_of(samples)
-    missing = [n for n in predictors if n not in names and not (n == "day_of_year" and "time" in names)]
-    if missing:
-        raise ValueError(_lacking(missing, names, list(predictors), _is_table(samples)))
-    stored = [n for n in predictors if n in names]
-    faults = stray_units(units, names)
-    faults += [fault for n in stored if not _is_table(samples) and (fault := undecoded(n, samples[n]))]
-    if _is_table(samples):
-        found = {n: predictors[n].units for n in stored}
-    else:
-        free = [n for n in stored if n in COMPUTED]  # coordinates carry no units more often than not
-        found = {n: samples[n].attrs.get("units", predictors[n].units if n in free else None) for n in stored}
-    conversions, more = match_units(found, predictors, units)
-    if faults or more:
-        raise ValueError("\n".join([*faults, *more]).replace("cube", "samples"))
-    out = []
-    for name, p in predictors.items():
-        if name not in names:
-            out.append(day_of_year(_days(samples)))
-            continue
-        values = conversions[name](_numbers(samples, name))
-        if _is_table(samples):
-            _check_median(name, values, p)
-        out.append(values)
-    return out
-
-
-def _numbers(samples: Any, name: str) -> NDArray[np.float64]:
-    try:
-        return np.asarray(samples[name].values, "f8")
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{name!r} does not hold numbers alone: {error}") from error
-
-
-def _days(samples: Any) -> NDArray[Any]:
-    """The UTC days of samples; numbers such as 20150505 are refused, since numpy would count them from 1970."""
-    time = samples["time"]
-    if getattr(time.dtype, "tz", None) is not None:
-        time = time.dt.tz_convert(None) if _is_table(samples) else time.to_index().tz_convert(None)
-    values = np.asarray(time)
-    try:
-        if values.dtype.kind not in "MOUT":
-            raise ValueError(f"{values.dtype} is not dates")
-        return values.astype("datetime64[D]")
-    except (ValueError, TypeError) as error:
+def _check_target(soil: NDArray[np.float64]) -> None:
+    """Refuse targets that are mostly no soil moisture: training on the rest would go wrong in silence."""
+    known = soil[np.isfinite(soil)]
+    wrong = int(((known < 0) | (known > 1)).sum())
+    if 2 * wrong > known.size:
         raise ValueError(
-            f"the samples' time cannot be read: {error}. Write 2015-05-05, or mend it: "
-            "samples['time'] = pd.to_datetime(samples['time'], format=...), such as '%Y%m%d'"
-        ) from error
-
-
-def _is_table(samples: Any) -> bool:
-    return hasattr(samples, "columns")
-
-
-def _names_of(samples: Any) -> list[str]:
-    if _is_table(samples):
-        names = [str(c) for c in samples.columns]
-        double = sorted({n for n in names if names.count(n) > 1})
-        if double:
-            raise ValueError(f"the columns {double} come more than once")
-        return names
-    if hasattr(samples, "data_vars"):
-        return [str(name) for name in samples.variables]
-    raise TypeError(f"samples are an xarray Dataset or a pandas DataFrame, not {type(samples).__name__}")
-
-
-def _lacking(missing: list[str], present: list[str], wanted: list[str], table: bool) -> str:
-    """Say which predictors are missing, what they may be called, and which `features=` would work."""
-    names = {have: want for want in missing if (have := suggest(want, present))}
-    hint = f"samples = samples.rename({'columns=' if table else ''}{names})"
-    rest = [n for n in wanted if n not in missing]
-    lines = [f"the samples lack the predictors {missing}", *([hint] if names else [])]
-    if rest:
-        lines.append(f"what is there would train with features={rest}")
-    return "\n".join(lines)
-
-
-def _check_median(name: str, values: NDArray[np.float64], p: Predictor) -> None:
-    """A column without units whose median is outside the table's range was meant in another unit."""
-    known = values[np.isfinite(values)]
-    if p.units is None or p.min is None or p.max is None or p.period is not None or name in COMPUTED or not known.size:
-        return
-    median = float(np.median(known))
-    if p.min <= median <= p.max:
-        return
-    other = ("K", "1", "%", "g kg-1", "cg cm-3", "kg m-3", "mm d-1", "0.0001", "radian", "m3 m-3", "mm h-1", "km")
-    likely = [
-        unit
-        for unit in other
-        if (way := conversion(unit, p.units)) is not None and p.min <= float(way(np.array(median))) <= p.max
-    ]
-    guess = f"; in {likely[0]!r} it would fit: units={{{name!r}: {likely[0]!r}}}" if likely else ""
-    raise ValueError(
-        f"{name!r} has the median {median:.4g}, outside the {p.min} to {p.max} {p.units} of the table: "
-        f"it is in another unit{guess}"
-    )
-
-
-def _check_decibels(columns: Mapping[str, NDArray[np.float64]], predictors: Mapping[str, Predictor]) -> None:
-    """A column of backscatter that is never negative is linear power; vv's range in dB has room for it."""
-    for name, values in columns.items():
-        if predictors[name].units == "dB" and values.size and not (values < 0).any():
-            raise ValueError(
-                f"{name!r} has no value below 0, so it is linear power rather than dB: units={{{name!r}: '1'}}, "
-                "or 'dB' if it is dB after all"
-            )
-
-
-def _target(samples: Any, units: Mapping[str, str] | str | None) -> NDArray[np.float64]:
-    if "soil_moisture" not in _names_of(samples):
-        raise ValueError(f"the samples have no 'soil_moisture' (m3 m-3) to train on; they have {_names_of(samples)}")
-    only = {k: v for k, v in units.items() if k == "soil_moisture"} if isinstance(units, Mapping) else units
-    (column,) = sample_columns(samples[["soil_moisture"]], {"soil_moisture": _SOIL}, only)
-    return column
+            f"'soil_moisture': {wrong} of {known.size} targets lie outside 0..1 m3 m-3; they range from {known.min():g} "
+            f"to {known.max():g}, with the median {np.median(known):g}: expected are m3 m-3. For percent: "
+            "units={'soil_moisture': '%'}, or samples['soil_moisture'].attrs['units'] = '%'"
+        )
 
 
 def _filled(p: Predictor, source: Any, seen: tuple[float, float]) -> Predictor:
@@ -451,12 +389,12 @@ def _copy_of(regressor: Any) -> Any:
 
 def _history(samples: Any, rows: NDArray[np.bool_]) -> dict[str, Any]:
     """Stations and period of the training rows, as far as known."""
-    names = _names_of(samples)
+    names = names_of(samples)
     out: dict[str, Any] = {}
     if "station" in names:
         out["stations"] = len(set(np.asarray(samples["station"].values)[rows].astype(str)))
     if "time" in names:
-        days = _days(samples)[rows]
+        days = days_of(samples)[rows]
         known = days[~np.isnat(days)]
         if known.size:
             out["period"] = f"{known.min()} to {known.max()}"

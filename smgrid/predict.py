@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -19,30 +18,19 @@ from dask.base import is_dask_collection, tokenize
 from numpy.typing import NDArray
 
 from smgrid import __version__
-from smgrid.features import COMPUTED, Predictor, match_units, stray_units, suggest
+from smgrid.conformal import LEVEL
+from smgrid.features import Predictor
 from smgrid.features import day_of_year as day_of_year_of
 from smgrid.grid import Grid, find_crs, is_ease2, latitude_of_y, longitude_of_x
-from smgrid.models import MAKING, Model
-from smgrid.regressors import one_thread
-from smgrid.shapes import (
-    INVALID,
-    MASKED,
-    MISSING,
-    OUTSIDE,
-    PREDICTED,
-    as_cube,
-    layer_attributes,
-    place_faults,
-    undecoded,
-)
+from smgrid.layers import LAYERS as LAYERS
+from smgrid.layers import NOTHING, Input, Plan, Wanted, dtype_of
+from smgrid.matching import check_where, match
+from smgrid.models import Model
+from smgrid.shapes import as_cube
 from smgrid.units import SAME, Conversion
 
 if TYPE_CHECKING:
     from pyproj import CRS
-
-LAYERS = ("soil_moisture", "status", "culprit")
-_LATER = ("spread", "interval", "dissimilarity")
-TILE = 65536  # rows encoded at once inside a block; bounds memory whatever the chunk
 
 
 def predict_map(
@@ -52,6 +40,7 @@ def predict_map(
     layers: Sequence[str] = ("soil_moisture", "status"),
     where: xr.DataArray | None = None,
     units: Mapping[str, str] | str | None = None,
+    level: float = LEVEL,
 ) -> xr.Dataset:
     """Apply a trained model to every cell of a cube.
 
@@ -64,11 +53,15 @@ def predict_map(
     model : Model, or a fitted estimator with feature names of its own
     layers : sequence of str
         `soil_moisture` (m3 m-3, float32), `status` (what happened in a cell), `culprit` (the first predictor that was
-        missing, invalid or outside the training range).
+        missing, invalid or outside the training range); `spread` (of a forest's trees); of a model trained on samples
+        with `station` also `interval` (the variables `lower` and `upper`) and `dissimilarity` (the variables
+        `dissimilarity` and `applicability`: inside or outside the area of applicability). See docs/layers.md.
     where : DataArray of bool, dims among the cube's, optional
         Cells to predict; elsewhere the map is empty and `status` says so.
     units : mapping of str to str, or "canonical", optional
         Units of variables at the caller's word.
+    level : float
+        Nominal coverage of `interval` at a place that nobody trained on.
 
     Returns
     -------
@@ -78,7 +71,8 @@ def predict_map(
     Raises
     ------
     ValueError
-        Everything that is wrong with the cube at once, a line each, with lines that can be pasted.
+        Everything that is wrong with the cube at once, a line each, with lines that can be pasted; or a layer that the
+        model cannot give, with what to do.
 
     Notes
     -----
@@ -98,226 +92,23 @@ def predict_map(
     [[0.1, 0.2], [0.3, nan]]
     """
     cube, model = as_cube(cube), Model.from_estimator(model)
-    layers = _check_layers(layers)
-    sources, conversions = _match(cube, model, units)
+    wanted = Wanted.of(layers, model, level)
+    sources, conversions = match(cube, model, units)
     if where is not None:
-        sources["where"] = _check_where(where, cube)
+        sources["where"] = check_where(where, cube)
     dims = _out_dims(cube, model, sources)
-    plan = _plan(cube, model, layers, sources, conversions, dims)
+    plan = _plan(cube, model, wanted, sources, conversions, dims)
     inputs = [sources[name].variable if name in sources else None for name in plan.names]
     if any(v is not None and is_dask_collection(v.data) for v in inputs):
         variables = _lazy(plan, model, inputs, cube, dims)
     else:
         arrays = [_axes(cube, name, None) if v is None else v.values for name, v in zip(plan.names, inputs)]
         made = plan(model, *arrays)
-        variables = dict(zip(layers, made if len(layers) > 1 else [made]))
-    return _finish(variables, cube, model, dims)
-
-
-# ---- checks
-
-
-def _check_layers(layers: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(layers, str):
-        layers = (layers,)
-    for name in layers:
-        if name in _LATER:
-            raise ValueError(
-                f"the layer {name!r} needs what this model does not keep; it gives {list(LAYERS)}. Leave {name!r} out"
-            )
-        if name not in LAYERS:
-            raise ValueError(f"there is no layer {name!r}; there are {list(LAYERS)}")
-    if not layers:
-        raise ValueError(f"no layers asked for; there are {list(LAYERS)}")
-    return tuple(dict.fromkeys(layers))
-
-
-def _match(
-    cube: xr.Dataset, model: Model, units: Mapping[str, str] | str | None
-) -> tuple[dict[str, xr.DataArray], dict[str, Conversion]]:
-    """The cube's variable for every predictor and how it converts; all faults in one error."""
-    data = [str(name) for name in cube.data_vars]
-    stored = [name for name in model.predictors if name in cube.data_vars]
-    missing = [name for name in model.predictors if name not in stored and name not in COMPUTED]
-    faults = stray_units(units, sorted({*data, *model.predictors}))
-    if missing:
-        faults.append(
-            f"the cube lacks the predictors {missing} that the model was trained with; it has {sorted(data)}. "
-            "Add them, or train without them"
-        )
-        faults += [f"cube = cube.rename({have}={name!r})" for name in missing if (have := suggest(name, data))]
-    if "day_of_year" in model.predictors and "day_of_year" not in stored:
-        faults += _time_faults(cube)
-    faults += (
-        place_faults(cube, stored) if stored else ["the cube holds no predictor of the model"] if not missing else []
-    )
-    raw = [fault for name in stored if (fault := undecoded(name, cube[name]))]
-    found = {name: cube[name].attrs.get("units") for name in stored}
-    for name in COMPUTED:  # a stored coordinate carries no units more often than not
-        if name in found and found[name] is None:
-            found[name] = model.predictors[name].units
-    conversions, unit_faults = match_units(found, model.predictors, units)
-    faults += raw + unit_faults + _making_faults(cube, model)
-    if faults:
-        raise ValueError("\n".join(faults))
-    return {name: cube[name] for name in stored}, conversions
-
-
-def _time_faults(cube: xr.Dataset) -> list[str]:
-    if "time" not in cube.coords:
-        return [
-            "the model needs day_of_year, but the cube has no time: "
-            "cube = cube.assign_coords(time=np.datetime64('2015-05-05'))"
-        ]
-    if getattr(cube["time"].dtype, "tz", None) is not None:
-        return [
-            "the cube's time has a time zone, but days are UTC: "
-            "cube = cube.assign_coords(time=cube.indexes['time'].tz_convert(None))"
-        ]
-    if cube["time"].dtype.kind != "M":
-        return [
-            f"the cube's time is {cube['time'].dtype}, not dates: "
-            "cube = cube.assign_coords(time=cube.time.astype('datetime64[ns]'))"
-        ]
-    if cube["time"].ndim > 1 or (cube["time"].ndim == 1 and cube["time"].dims != ("time",)):
-        return [f"the cube's time has the dims {cube['time'].dims}; it must be a dimension of its own or a single date"]
-    return []
-
-
-def _making_faults(cube: xr.Dataset, model: Model) -> list[str]:
-    """A map must be made from predictors that were made as those of the training rows."""
-    faults = []
-    for key, names in MAKING.items():
-        for name in names:
-            was = model.making.get(f"{name}.{key}")
-            now = cube[name].attrs.get(key) if name in cube else None
-            if was is not None and now is not None and str(now) != was:
-                faults.append(
-                    f"{name!r} was made with {key} {was!r} in training, but with {str(now)!r} in the cube: "
-                    "make both alike"
-                )
-    return faults
-
-
-def _check_where(where: xr.DataArray, cube: xr.Dataset) -> xr.DataArray:
-    if not isinstance(where, xr.DataArray) or where.dtype.kind != "b":
-        kind = where.dtype if isinstance(where, xr.DataArray) else type(where).__name__
-        raise TypeError(f"where is a DataArray of bool, not {kind}: where = mask.astype(bool)")
-    stray = [dim for dim in where.dims if dim not in cube.dims]
-    if stray or not {"y", "x"} <= set(where.dims):
-        raise ValueError(
-            f"where has the dims {where.dims}; they must be y, x and others of the cube's {tuple(cube.dims)}"
-        )
-    for dim in where.dims:
-        same = where.sizes[dim] == cube.sizes[dim]
-        if dim in where.coords and dim in cube.coords and same:
-            a, b = where[dim].values, cube[dim].values
-            same = np.allclose(a, b, rtol=0, atol=1.0) if a.dtype.kind == "f" else bool((a == b).all())
-        if not same:
-            raise ValueError(
-                f"where does not lie on the cube's {dim!r}: where = where.reindex_like(cube) or make it anew"
-            )
-    return where.drop_vars(list(where.coords))
+        variables = dict(zip(wanted.names, made if len(wanted.names) > 1 else [made]))
+    return _finish(variables, cube, model, wanted, dims)
 
 
 # ---- the plan of a block
-
-
-@dataclass(frozen=True)
-class _Input:
-    """One array that a block gets: where its axes go among the block's dims, and how its values convert."""
-
-    axes: tuple[int, ...]
-    conversion: Conversion
-    plausible: tuple[float, float]
-    trained: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What happens to a block; a value, so that equal plans make equal blocks."""
-
-    names: tuple[str, ...]
-    inputs: tuple[_Input, ...]
-    layers: tuple[str, ...]
-    ndim: int
-    masked: bool
-
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return ("smgrid.predict", __version__, repr(self))
-
-    def __call__(self, model: Model, *arrays: Any) -> Any:
-        """Predict one block.
-
-        Parameters
-        ----------
-        model : Model
-        *arrays : arrays in the order of `names`, each with its own dims
-
-        Returns
-        -------
-        array, or tuple of arrays where there are several layers; each has the dims and shape of the block
-        """
-        placed = [_placed(a, i.axes, self.ndim) for a, i in zip(arrays, self.inputs)]
-        shape = np.broadcast_shapes(*(a.shape for a in placed))
-        wanted = placed.pop().astype(bool) if self.masked else None
-        values = [i.conversion(a) for a, i in zip(placed, self.inputs)]
-        status, culprit = self._judge(values, wanted, shape)
-        soil = np.full(status.size, np.nan, "f4")
-        known = np.flatnonzero(status.ravel() <= OUTSIDE)
-        with one_thread():
-            for start in range(0, known.size, TILE):
-                cells = known[start : start + TILE]
-                soil[cells] = model.predict_columns(_columns(values, cells, shape))
-        made = {"soil_moisture": soil.reshape(shape), "status": status, "culprit": culprit}
-        return made[self.layers[0]] if len(self.layers) == 1 else tuple(made[name] for name in self.layers)
-
-    def _judge(
-        self, values: list[NDArray[Any]], wanted: NDArray[np.bool_] | None, shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Status and culprit of every cell, predictor by predictor; the first that fails is named."""
-        status, culprit = np.zeros(shape, "u1"), np.zeros(shape, "u1")
-        trained = {"status", "culprit"} & set(self.layers)
-        for number, (value, i) in enumerate(zip(values, self.inputs), start=1):
-            missing = np.isnan(value)
-            low, high = i.plausible
-            bad = missing | ~((value >= low) & (value <= high)) if low > -np.inf else ~np.isfinite(value)
-            if bad.any():
-                first = bad & (status < MISSING)
-                culprit[first] = number
-                status[first] = np.where(np.broadcast_to(missing, shape)[first], MISSING, INVALID)
-            if trained and i.trained is not None:
-                low, high = i.trained
-                out = ((value < low) | (value > high)) & (status == PREDICTED)
-                if out.any():
-                    culprit[out] = number
-                    status[out] = OUTSIDE
-        if wanted is not None:
-            masked = np.broadcast_to(~wanted, shape)
-            status[masked], culprit[masked] = MASKED, 0
-        return status, culprit
-
-
-def _placed(array: Any, axes: tuple[int, ...], ndim: int) -> NDArray[Any]:
-    """View an array among the block's dims: own axes in the block's order, 1 elsewhere."""
-    array = np.asarray(array).transpose(np.argsort(axes))
-    shape = [1] * ndim
-    for axis, size in zip(sorted(axes), array.shape):
-        shape[axis] = size
-    return array.reshape(shape)
-
-
-def _columns(values: list[NDArray[Any]], cells: NDArray[np.intp], shape: tuple[int, ...]) -> list[NDArray[Any]]:
-    """Values of some cells of the block, an array a predictor; what is smaller than the block is never blown up."""
-    place = np.unravel_index(cells, shape)
-    return [
-        v.reshape(-1)[cells]
-        if v.shape == shape
-        else v[tuple(p if n > 1 else 0 for p, n in zip(place, v.shape))]
-        if v.size > 1
-        else np.full(cells.size, v.reshape(()))
-        for v in values
-    ]
 
 
 def _out_dims(cube: xr.Dataset, model: Model, sources: Mapping[str, xr.DataArray]) -> tuple[str, ...]:
@@ -331,18 +122,18 @@ def _out_dims(cube: xr.Dataset, model: Model, sources: Mapping[str, xr.DataArray
 def _plan(
     cube: xr.Dataset,
     model: Model,
-    layers: tuple[str, ...],
+    wanted: Wanted,
     sources: Mapping[str, xr.DataArray],
     conversions: Mapping[str, Conversion],
     dims: tuple[str, ...],
-) -> _Plan:
+) -> Plan:
     names, inputs = [], []
     for name, predictor in model.predictors.items():
         source = sources.get(name)
         own = _computed_dims(cube, name) if source is None else tuple(map(str, source.dims))
         names.append(name)
         inputs.append(
-            _Input(
+            Input(
                 tuple(dims.index(d) for d in own),
                 conversions.get(name, SAME),
                 predictor.plausible,
@@ -352,8 +143,8 @@ def _plan(
     if "where" in sources:
         names.append("where")
         axes = tuple(dims.index(str(d)) for d in sources["where"].dims)
-        inputs.append(_Input(axes, SAME, (-np.inf, np.inf), None))
-    return _Plan(tuple(names), tuple(inputs), layers, len(dims), "where" in sources)
+        inputs.append(Input(axes, SAME, (-np.inf, np.inf), None))
+    return Plan(tuple(names), tuple(inputs), wanted, len(dims), "where" in sources)
 
 
 def _trained(model: Model, name: str, predictor: Predictor) -> tuple[float, float] | None:
@@ -418,7 +209,7 @@ def _project(y: NDArray[np.float64], x: NDArray[np.float64], wkt: str, name: str
 
 
 def _lazy(
-    plan: _Plan, model: Model, inputs: list[xr.Variable | None], cube: xr.Dataset, dims: tuple[str, ...]
+    plan: Plan, model: Model, inputs: list[xr.Variable | None], cube: xr.Dataset, dims: tuple[str, ...]
 ) -> dict[str, Any]:
     """One task a block makes all layers; one more a layer takes its array out."""
     import dask.array as da
@@ -437,8 +228,8 @@ def _lazy(
         pairs += [array, i.axes]
     key = f"smgrid-model-{model.digest[:32]}"
     kept = da.Array(HighLevelGraph.from_collections(key, {(key,): model}), key, chunks=(), dtype=object)
-    out, one = tuple(range(len(dims))), len(plan.layers) == 1
-    dtype = _dtype(plan.layers[0]) if one else object
+    out, one = tuple(range(len(dims))), len(plan.wanted.names) == 1
+    dtype = dtype_of(plan.wanted.names[0]) if one else object
     token = tokenize(plan, model.digest, *(a.name for a in pairs[::2]))
     blocks = da.blockwise(
         plan,
@@ -452,7 +243,7 @@ def _lazy(
         align_arrays=False,
     )
     if one:
-        return {plan.layers[0]: blocks}
+        return {plan.wanted.names[0]: blocks}
     return {
         layer: da.blockwise(
             itemgetter(k),
@@ -460,16 +251,12 @@ def _lazy(
             blocks,
             out,
             name=f"smgrid-{layer}-{token}",
-            dtype=_dtype(layer),
-            meta=np.empty((0,) * len(dims), _dtype(layer)),
+            dtype=dtype_of(layer),
+            meta=np.empty((0,) * len(dims), dtype_of(layer)),
             align_arrays=False,
         )
-        for k, layer in enumerate(plan.layers)
+        for k, layer in enumerate(plan.wanted.names)
     }
-
-
-def _dtype(layer: str) -> str:
-    return "float32" if layer == "soil_moisture" else "uint8"
 
 
 def _chunks(inputs: list[xr.Variable | None], cube: xr.Dataset, dims: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -486,7 +273,9 @@ def _chunks(inputs: list[xr.Variable | None], cube: xr.Dataset, dims: tuple[str,
 # ---- finished maps
 
 
-def _finish(variables: Mapping[str, Any], cube: xr.Dataset, model: Model, dims: tuple[str, ...]) -> xr.Dataset:
+def _finish(
+    variables: Mapping[str, Any], cube: xr.Dataset, model: Model, wanted: Wanted, dims: tuple[str, ...]
+) -> xr.Dataset:
     """Name, flag and place the layers, so that plain to_netcdf, to_zarr, rio.to_raster and plot come out right."""
     coords = {n: c for n, c in cube.coords.items() if set(c.dims) <= set(dims) and n not in ("y", "x", "spatial_ref")}
     crs = find_crs(cube)
@@ -499,16 +288,11 @@ def _finish(variables: Mapping[str, Any], cube: xr.Dataset, model: Model, dims: 
         reference = {**crs.to_cf(), "spatial_ref": crs.to_wkt()}
         where = {"y": cube["y"], "x": cube["x"], "spatial_ref": ((), np.int64(0), reference)}
         place = crs.name
-    maps = xr.Dataset(
-        {
-            name: (dims, data, layer_attributes(name, list(variables), list(model.predictors)))
-            for name, data in variables.items()
-        }
-    )
+    maps = xr.Dataset({name: (dims, data, wanted.attributes(name, model)) for name, data in variables.items()})
     maps = maps.assign_coords(coords).assign_coords(where)
     for name in maps.data_vars:
-        encoding: dict[str, Any] = {"dtype": _dtype(str(name)), "grid_mapping": "spatial_ref"}
-        encoding["_FillValue"] = np.float32(np.nan) if name == "soil_moisture" else None
+        encoding: dict[str, Any] = {"dtype": dtype_of(str(name)), "grid_mapping": "spatial_ref"}
+        encoding["_FillValue"] = np.float32(np.nan) if np.isnan(NOTHING[str(name)]) else None
         maps[name].encoding = encoding
     if "time" in maps.coords:
         maps["time"].attrs.setdefault("standard_name", "time")

@@ -13,7 +13,9 @@ log = logging.getLogger("smgrid")
 
 
 @contextmanager
-def shown(progress: bool | None, title: str, total: int, done: Callable[[], int]) -> Iterator[None]:
+def shown(
+    progress: bool | None, title: str, total: int, done: Callable[[], int], share: Callable[[], float] | None = None
+) -> Iterator[None]:
     """Show how far a job is while the body runs.
 
     Parameters
@@ -25,19 +27,22 @@ def shown(progress: bool | None, title: str, total: int, done: Callable[[], int]
         How much there is to do.
     done : callable
         Gives how much is done; asked from a thread of its own, so it knows of work on any scheduler.
+    share : callable, optional
+        Gives the share of all work that is done, 0 to 1, where the pieces are unequal; otherwise `done` of `total`.
     """
+    part = share or (lambda: done() / max(1, total))
     if progress is False:
         yield
         return
     bar = progress or sys.stderr.isatty() or "ipykernel" in sys.modules
     stop = threading.Event()
-    with _bar(title, total) if bar else _log_lines(title, total) as say:
+    with _bar(title) if bar else _log_lines(title, total, done) as say:
 
         def watch() -> None:
             while not stop.wait(0.2 if bar else 60):
-                say(done())
+                say(part())
             if bar:
-                say(done())
+                say(part())
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -49,22 +54,22 @@ def shown(progress: bool | None, title: str, total: int, done: Callable[[], int]
 
 
 @contextmanager
-def _bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def _bar(title: str) -> Iterator[Callable[[float], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True)) as bars:
-        task = bars.add_task(title, total=total)
-        yield lambda done: bars.update(task, completed=done)
+        task = bars.add_task(title, total=1.0)
+        yield lambda part: bars.update(task, completed=part)
 
 
 @contextmanager
-def _log_lines(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def _log_lines(title: str, total: int, done: Callable[[], int]) -> Iterator[Callable[[float], None]]:
     begun = time.monotonic()
 
-    def say(done: int) -> None:
+    def say(part: float) -> None:
         spent = time.monotonic() - begun
-        rest = f", about {spent * (total - done) / done:.0f} s to go" if done else ""
-        log.info("%s: %d of %d after %.0f s%s", title, done, total, spent, rest)
+        rest = f", about {spent * (1 / part - 1):.0f} s to go" if part > 0 else ""
+        log.info("%s: %d of %d after %.0f s%s", title, done(), total, spent, rest)
 
     yield say

@@ -3,7 +3,7 @@
 Such a file says where (`grid`), when (`days`), and of what: a table for each source. Its keys are `product` (the room
 of `smgrid.sources` that opens it; by default the name of the table), `paths` (relative to the file, with patterns),
 `predictors` (by default all that are there), the options of that room's `open`, and the choices of the rule (`timing`,
-`spreading`, `max_gap`, ...; see `smgrid.cube`), for all predictors of the source or in a table for one of them::
+`spreading`, `max_gap`, ...; see `smgrid.rules`), for all predictors of the source or in a table for one of them::
 
     days = "vv"                              # or a list of dates, or { from = ..., to = ..., step = 6 }
 
@@ -38,9 +38,10 @@ import numpy as np
 import xarray as xr
 
 from smgrid import sources as rooms
-from smgrid.cube import COMPANIONS, RULES, Rule, build_cube, nearest, options_of
+from smgrid.cube import COMPANIONS, build_cube
 from smgrid.files import existing
 from smgrid.grid import Grid
+from smgrid.rules import RULES, Rule, nearest, options_of
 
 _TOP = ("grid", "days", "sources", "chunks")
 _GRID = (("bbox", "km"), ("row", "col", "ny", "nx", "km"))

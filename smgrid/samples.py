@@ -85,11 +85,34 @@ def _table(stations: pd.DataFrame | xr.Dataset) -> pd.DataFrame:
     lacking = [name for name in ("latitude", "longitude") if name not in table.columns]
     if lacking:
         raise ValueError(f"the stations lack {lacking}; they have {list(map(str, table.columns))}")
-    return table
+    try:
+        table = table.assign(**{name: table[name].astype("f8") for name in ("latitude", "longitude")})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"latitude and longitude of the stations are degrees, numbers: {error}") from error
+    return table.assign(time=_dates(table["time"])) if "time" in table.columns else table
+
+
+def _dates(column: pd.Series) -> pd.Series:
+    """Instants in UTC; numbers such as 20150505 are refused, since they would be counted from 1970."""
+    try:
+        if column.dtype.kind in "iufb":
+            raise ValueError(f"{column.dtype} is not dates")
+        return pd.to_datetime(column, utc=True, format=None if column.dtype.kind == "M" else "ISO8601").dt.tz_localize(
+            None
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"the stations' time cannot be read: {str(error).splitlines()[0]}. Write 2015-05-05, or mend it: "
+            "stations['time'] = pd.to_datetime(stations['time'], format=...), such as '%Y%m%d'"
+        ) from error
 
 
 def _days_met(cube: xr.Dataset, table: pd.DataFrame) -> np.ndarray:
     """Index of each row's UTC day among the cube's; -1 where the cube lacks it."""
+    if cube["time"].dtype.kind != "M":
+        raise ValueError(
+            f"the 'time' of the source is {cube['time'].dtype}, not dates: source = xarray.decode_cf(source)"
+        )
     days = cube["time"].values.astype("M8[D]")
     order = np.argsort(days, kind="stable")
     wanted = table["time"].to_numpy("M8[D]")
@@ -107,10 +130,12 @@ def _why_none(cube: xr.Dataset, table: pd.DataFrame, inside: np.ndarray) -> str:
             f"{lat[-1]:.2f}..{lat[0]:.2f} N; they lie at {table.longitude.min():.2f}..{table.longitude.max():.2f} E, "
             f"{table.latitude.min():.2f}..{table.latitude.max():.2f} N"
         )
-    days = cube["time"].values.astype("M8[D]")
+    days, there = cube["time"].values.astype("M8[D]"), table.time[inside].dropna()
+    if there.empty:
+        return f"none of the {int(inside.sum())} stations in the window has a date (all are NaT)"
     return (
         f"no day is shared: the source has {days[0]} to {days[-1]}, the stations in its window "
-        f"{table.time[inside].min():%Y-%m-%d} to {table.time[inside].max():%Y-%m-%d} (UTC days)"
+        f"{there.min():%Y-%m-%d} to {there.max():%Y-%m-%d} (UTC days)"
     )
 
 

@@ -15,10 +15,12 @@ import json
 import logging
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -38,13 +40,13 @@ log = logging.getLogger("smgrid")
 TUNING = ("oracle", "honest")
 WRITE_EVERY = 60.0  # seconds between two writings of unfinished results
 
-# Seconds a draw on one core, shared as in `tuning`: a fit on 1000 rows, and the power of the rows it grows with; a test
-# of 200 000 rows with such a model, and the power of its training rows (benchmarks/scenario_cost.py).
+# CPU seconds a draw of 100 that share work (benchmarks/scenario_cost.py): a fit on 1000 rows and the power of the rows it
+# grows with; a test of 200 000 rows with such a model, and its power of the training rows. Trials that ran correct it.
 COST = {
-    "mlp": (0.16, 0.8, 0.12, 0.0),
-    "svr": (0.06, 1.3, 0.02, 1.1),
-    "rf": (0.05, 1.2, 0.11, 0.3),
-    "xgb": (0.037, 0.2, 0.05, 0.0),
+    "mlp": (0.25, 0.9, 0.10, 0.0),
+    "svr": (0.03, 1.6, 0.02, 1.0),
+    "rf": (0.065, 1.23, 0.084, 0.47),
+    "xgb": (0.04, 0.2, 0.065, 0.0),
 }
 
 
@@ -124,19 +126,30 @@ def run(
     trials = {trial.key(table.digest): trial for trial in plan.trials()}
     ledger = None if path is None else Path(f"{path}.ledger")
     known = {} if ledger is None else _read(ledger)
-    done = {key: known[key] for key in trials if key in known}
+    done = {key: known[key][0] for key in trials if key in known}
     left = {key: trial for key, trial in trials.items() if key not in done}
-    _announce(plan, len(trials), list(left.values()), table)
+    pace = _Pace(plan.splits)
+    for key in done:
+        pace.add(trials[key], known[key][1])
+    _announce(plan, len(trials), list(left.values()), table, pace)
     source = str(getattr(samples, "attrs", {}).get("source", ""))
 
     def results() -> xr.Dataset:
         return lay_out(((trials[key], result) for key, result in done.items()), plan, table, source)
 
-    before, written = len(done), time.monotonic()
+    before, written, spent = len(done), time.monotonic(), 0.0
+
+    def share() -> float:
+        ahead = sum(pace.seconds(trial) for key, trial in left.items() if key not in done)
+        return spent / (spent + ahead) if spent else 0.0
+
     try:
-        with progress.shown(None, f"{plan.splits.scenario} scenario", len(left), lambda: len(done) - before):
-            for key, result, seconds in _all(table, left, workers):
+        title = f"{plan.splits.scenario} scenario"
+        with progress.shown(None, title, len(left), lambda: len(done) - before, share):
+            for key, result, seconds in _all(_Ground(table, plan.splits), left, workers):
                 done[key] = result
+                pace.add(left[key], seconds)
+                spent += seconds
                 if path is not None and ledger is not None:
                     _append(ledger, key, result, seconds)
                     if time.monotonic() - written > WRITE_EVERY:
@@ -180,14 +193,45 @@ def _splits_on(samples: Any, scenario: str | Splits, table: Table, seed: int) ->
 # ---- work
 
 
-def _announce(plan: Plan, trials: int, left: list[Trial], table: Table) -> None:
+class _Pace:
+    """CPU seconds of trials: by `COST` at first, and in proportion to it by what the same contender's trials took."""
+
+    def __init__(self, splits: Splits) -> None:
+        self.rows = {size: tuple(part.size for part in splits.draw(size)) for size in splits.sizes}
+        self.took: dict[str, float] = defaultdict(float)
+        self.guessed: dict[str, float] = defaultdict(float)
+
+    def add(self, trial: Trial, seconds: float) -> None:
+        self.guessed[trial.contender.name] += self._guess(trial)
+        self.took[trial.contender.name] += seconds
+
+    def knows(self, name: str) -> bool:
+        return name in COST or name in self.took
+
+    def seconds(self, trial: Trial) -> float:
+        """0 for a contender of which nothing is known yet, and for baselines."""
+        name = trial.contender.name
+        if trial.contender.estimator is None or not self.knows(name):
+            return 0.0
+        took = self.took.get(name)
+        return self._guess(trial) * (1 if took is None else took / self.guessed[name])
+
+    def _guess(self, trial: Trial) -> float:
+        train, test = self.rows[trial.size]
+        fit, fit_power, walk, walk_power = COST.get(trial.contender.name, (1, 1, 0, 0))
+        inner = INNER * ((INNER - 1) / INNER) ** fit_power if trial.plan.tuning == "honest" else 0
+        thousands = train / 1000
+        once = fit * thousands**fit_power * (1 + inner) + walk * thousands**walk_power * test / 200_000
+        return once * (trial.plan.draws if trial.contender.space else 1)
+
+
+def _announce(plan: Plan, trials: int, left: list[Trial], table: Table, pace: _Pace) -> None:
     """Say how much there is to do before doing it."""
     searched = [c for c in plan.contenders if c.estimator is not None]
     per_split = sum(plan.draws if c.space else 1 for c in searched)
     splits, each = plan.splits, plan.repeats * len(plan.splits.sizes)
-    rows = {size: tuple(part.size for part in splits.draw(size)) for size in splits.sizes}
-    hours = sum(_seconds(trial, *rows[trial.size]) for trial in left) / 3600
-    unknown = [c.name for c in searched if c.name not in COST]
+    hours = sum(map(pace.seconds, left)) / 3600
+    unknown = [c.name for c in searched if not pace.knows(c.name)]
     about = f"about {hours:.2g} core-hours" if len(unknown) < len(searched) else "for how long, nobody knows"
     log.info(
         "%s scenario: %d rows of %d stations; %d sizes (%g to %g %s) x %d repeats; %d trials, %d fits%s; "
@@ -199,35 +243,41 @@ def _announce(plan: Plan, trials: int, left: list[Trial], table: Table) -> None:
     )
 
 
-def _seconds(trial: Trial, train: int, test: int) -> float:
-    """About how long a trial takes on one core."""
-    if trial.contender.name not in COST:
-        return 0.0
-    fit, fit_power, walk, walk_power = COST[trial.contender.name]
-    inner = INNER * ((INNER - 1) / INNER) ** fit_power if trial.plan.tuning == "honest" else 0
-    thousands = train / 1000
-    once = fit * thousands**fit_power * (1 + inner) + walk * thousands**walk_power * test / 200_000
-    return once * (trial.plan.draws if trial.contender.space else 1)
+@dataclass(frozen=True, eq=False)
+class _Ground:
+    """What all trials stand on, apart from them: a cluster gets it once, and each trial without it (kilobytes)."""
+
+    table: Table
+    splits: Splits
+
+    def __sizeof__(self) -> int:
+        # joblib sends a cluster once what Dask takes for large, and Dask takes an unknown class for 56 bytes
+        return sum(column.nbytes for column in self.table.columns)
+
+    def bare(self, trial: Trial) -> Trial:
+        return replace(trial, plan=replace(trial.plan, splits=cast(Splits, None)))
+
+    def timed(self, key: str, bare: Trial) -> tuple[str, dict[str, Any], float]:
+        begun = time.process_time()
+        result = attempt(self.table, replace(bare, plan=replace(bare.plan, splits=self.splits)))
+        return key, result, time.process_time() - begun
 
 
-def _all(table: Table, left: Mapping[str, Trial], workers: int | None) -> Iterator[tuple[str, dict[str, Any], float]]:
+def _all(
+    ground: _Ground, left: Mapping[str, Trial], workers: int | None
+) -> Iterator[tuple[str, dict[str, Any], float]]:
     """Every trial's result, as it comes."""
     if workers == 1 or len(left) < 2:
         for key, trial in left.items():
-            yield _timed(table, key, trial)
+            yield ground.timed(key, ground.bare(trial))
         return
     from joblib import Parallel, delayed
     from joblib.parallel import get_active_backend
 
     if workers is None and get_active_backend()[1] in (None, 1):
         workers = -1
-    jobs = (delayed(_timed)(table, key, trial) for key, trial in left.items())
+    jobs = (delayed(_Ground.timed)(ground, key, ground.bare(trial)) for key, trial in left.items())
     yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(jobs)
-
-
-def _timed(table: Table, key: str, trial: Trial) -> tuple[str, dict[str, Any], float]:
-    begun = time.process_time()
-    return key, attempt(table, trial), time.process_time() - begun
 
 
 # ---- the ledger: a line a trial, with a check over it, so that a line torn by a crash is no line
@@ -244,15 +294,15 @@ def _append(ledger: Path, key: str, result: Mapping[str, Any], seconds: float) -
         os.close(file)
 
 
-def _read(ledger: Path) -> dict[str, dict[str, Any]]:
-    """Finished trials by key; torn or altered lines are passed over."""
+def _read(ledger: Path) -> dict[str, tuple[dict[str, Any], float]]:
+    """Finished trials and the CPU seconds they took, by key; torn or altered lines are passed over."""
     done = {}
     with suppress(FileNotFoundError):
         for line in ledger.read_text("utf-8", errors="replace").split("\n"):
             body, _, check = line.rpartition("\t")
             if body and check == _check(body):
                 said = json.loads(body)
-                done[said["key"]] = said["result"]
+                done[said["key"]] = said["result"], said["seconds"]
     return done
 
 

@@ -21,6 +21,18 @@ STATUS = {
     INVALID: "invalid_value",
     MASKED: "masked_by_where",
 }
+INSIDE, BEYOND, NOT_PREDICTED = range(3)
+APPLICABILITY = {
+    INSIDE: "inside_the_area_of_applicability",
+    BEYOND: "outside_the_area_of_applicability",
+    NOT_PREDICTED: "not_predicted",
+}
+_TRAINED = {
+    "spread": {"long_name": "standard deviation over the trees of the forest", "units": "m3 m-3"},
+    "lower": {"long_name": "lower bound of the prediction interval", "units": "m3 m-3"},
+    "upper": {"long_name": "upper bound of the prediction interval", "units": "m3 m-3"},
+    "dissimilarity": {"long_name": "dissimilarity to the training samples", "units": "1"},
+}
 
 
 def as_field(obj: Any) -> xr.DataArray:
@@ -158,6 +170,14 @@ def layer_attributes(layer: str, layers: list[str], predictors: list[str]) -> di
             "standard_name": f"{name} status_flag",
             "flag_values": np.array(list(STATUS), "u1"),
             "flag_meanings": " ".join(STATUS.values()),
+        }
+    if layer in _TRAINED:
+        return dict(_TRAINED[layer])
+    if layer == "applicability":
+        return {
+            "long_name": "inside or outside the area of applicability",
+            "flag_values": np.array(list(APPLICABILITY), "u1"),
+            "flag_meanings": " ".join(APPLICABILITY.values()),
         }
     return {
         "long_name": "first predictor that was missing, invalid or outside the training range",

@@ -105,8 +105,9 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
     target, started = _local(path), time.monotonic()
     maps = check_maps(maps)
     partial = target.with_name(target.name + ".partial")
-    if target.is_file():
-        raise ValueError(f"{target} is a file: a store is a folder; choose another path, or move it away")
+    for place in (target, partial, *target.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"{place} is a file: a store is a folder; choose another path, or move it away")
     target.parent.mkdir(parents=True, exist_ok=True)
     with one_writer(target, [p / "smgrid" / "ledger" for p in (partial, target)]) as (lock, token):
         if not resume:

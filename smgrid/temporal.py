@@ -201,9 +201,9 @@ def daily_mean(
     >>> local.time.dt.day.values.tolist(), local.values.tolist()
     ([15, 16, 17, 18], [nan, 25.5, 49.5, nan])
     """
-    if not -12 <= utc_offset <= 14:
+    if not (_is_number(utc_offset) and -12 <= utc_offset <= 14):
         raise ValueError(f"utc_offset is in hours ahead of UTC, -12 to 14, not {utc_offset!r}")
-    if min_count is not None and min_count < 1:
+    if min_count is not None and not (_is_number(min_count) and min_count >= 1):
         raise ValueError(f"min_count is at least 1, not {min_count!r}")
     at = _midnight(_times(series) + np.timedelta64(round(utc_offset * 3600), "s"))
     found = np.unique(at)
@@ -234,7 +234,7 @@ def _interpolation(
 ) -> Plan:
     if how not in _HOW:
         raise ValueError(f"how is one of {_HOW}, not {how!r}")
-    if not max_gap > 0:
+    if not (_is_number(max_gap) and max_gap > 0):
         raise ValueError(f"max_gap is a number of days above 0, not {max_gap!r}")
     asked = _days(days)
 
@@ -250,9 +250,9 @@ def _interpolation(
 
 def _mean_before(days: Any, *, window: int = 7, min_count: int | None = None) -> Plan:
     least = window if min_count is None else min_count
-    if not (window >= 1 and window == int(window)):
+    if not (_is_number(window) and window >= 1 and window == int(window)):
         raise ValueError(f"window is a whole number of days, 1 or more, not {window!r}")
-    if not 1 <= least <= window:
+    if not (_is_number(least) and 1 <= least <= window and least == int(least)):
         raise ValueError(f"min_count is at least 1 and at most the window of {window} days, not {min_count!r}")
     asked = _days(days, whole=True)
 
@@ -276,10 +276,15 @@ def _mean_before(days: Any, *, window: int = 7, min_count: int | None = None) ->
 def _median_before(days: Any, *, window: int | str = "365D", period: tuple[str, str] | None = None) -> Plan:
     import pandas as pd
 
-    span = pd.Timedelta(window, "D") if isinstance(window, int) else pd.Timedelta(window)
-    if span < pd.Timedelta(1, "D") or span % pd.Timedelta(1, "D"):
+    try:
+        span = pd.Timedelta(int(window), "D") if isinstance(window, int | np.integer) else pd.Timedelta(window)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"window is a whole number of days, or an offset such as '365D', not {window!r}") from error
+    if not span >= pd.Timedelta(1, "D") or span % pd.Timedelta(1, "D"):
         raise ValueError(f"window is a whole number of days, 1 or more, not {window!r}")
     asked = _days(days, whole=True)
+    if isinstance(period, str) or (period is not None and np.ndim(period) != 1):
+        raise ValueError(f"period is (first, last), two dates, not {period!r}")
     declared = None if period is None else _days(list(period), whole=True)
     if declared is not None and not (len(declared) == 2 and declared[0] <= declared[1]):
         raise ValueError(f"period is (first, last) with the first not after the last, not {period!r}")
@@ -311,6 +316,10 @@ PLANS: Mapping[str, Callable[..., Plan]] = {
     "trailing_mean": _mean_before,
     "trailing_median": _median_before,
 }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating)
 
 
 # ---- times

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smgrid.columns import sample_columns
 from smgrid.features import PAPER, Predictor, contract, day_of_year, encode
-from smgrid.models import sample_columns
 from smgrid.regressors import make_regressor, one_thread, search_space
 from smgrid.resampling import FORMULAS, StationSums, bounds, draw_counts, station_folds, station_of, stream
 from smgrid.splits import Splits

@@ -79,6 +79,16 @@ class Conversion:
                 return 10 * np.log10(values)
         return values * self.scale + self.offset
 
+    def back(self, value: float) -> float:
+        """What comes out as `value`.
+
+        Examples
+        --------
+        >>> Conversion(offset=-273.15).back(0.0), Conversion(decibel=True).back(-20.0)
+        (273.15, 0.01)
+        """
+        return float(10 ** (value / 10)) if self.decibel else (value - self.offset) / self.scale
+
 
 SAME = Conversion()
 

@@ -257,7 +257,9 @@ def test_all_faults_come_in_one_message():
         "sand": SOURCES["sand"].drop_attrs(),
         "clay": SOURCES["sand"].assign_attrs(units="furlong"),
         "elevation": SOURCES["elevation"].rename(lat="y", lon="x"),
-        "slope": SOURCES["elevation"].assign_coords(lon=SOURCES["elevation"].lon + 30).assign_attrs(units="degree"),
+        "slope": (SOURCES["elevation"] / 10)
+        .assign_coords(lon=SOURCES["elevation"].lon + 30)
+        .assign_attrs(units="degree"),
         "bulk_density": SOURCES["vv"],
         "b4": 3,
         "b3": "nowhere.tif",
@@ -317,6 +319,87 @@ def test_a_static_with_steps_is_refused():
 def test_sources_that_are_none_are_refused(given, message):
     with pytest.raises((ValueError, TypeError), match=message):
         build_cube(given, GRID)
+
+
+# ---- aspect
+
+
+@pytest.mark.parametrize("chunks", [{}, {"y": 8, "x": 10}])
+def test_flat_land_keeps_its_cells(tmp_path, chunks):
+    """Aspect is the mean over sloping pixels, 0 where there is none, and missing only where slope is."""
+    slope = degrees("slope", 0.002, units="degree", scale=0.05, offset=2, missing=0)
+    bearing = np.radians(60 + 4 * degrees("b", 0.002, scale=1, missing=0).values)
+    rows = np.arange(slope.sizes["lat"])[:, None]
+    flat, void = (rows % 5 > 0) | (rows < 110), np.broadcast_to(rows > 150, slope.shape)
+    slope = slope.where(~flat, 0).where(~void)
+    parts = {
+        n: slope.copy(data=np.where(flat | void, np.nan, f(bearing)).astype("f4")).assign_attrs(units="1")
+        for n, f in (("aspect_sin", np.sin), ("aspect_cos", np.cos))
+    }
+    cube = build_cube({"slope": slope, **parts}, GRID, chunks=chunks).compute()
+    known = cube.slope.notnull()
+    assert 0 < known.sum() < known.size
+    for name, middle in (("aspect_sin", np.sin(np.radians(62))), ("aspect_cos", np.cos(np.radians(62)))):
+        assert (cube[name].notnull() == known).all()
+        level, tilted = cube[name].where(cube.slope == 0), cube[name].where(cube.slope > 0.1)
+        assert level.notnull().any() and (level.fillna(0) == 0).all()
+        assert tilted.notnull().any() and abs(tilted - middle).max() < 0.04
+        assert "0 where slope is known" in cube[name].rule
+    alone = build_cube(parts, GRID).compute()
+    assert alone.aspect_sin.isnull().sum() > (~known).sum(), "without slope nobody can tell flat from void"
+
+
+# ---- units that lie
+
+
+LIES = [
+    ("smap", "m3 m-3", 25.0),
+    ("b4", "1", 2500.0),
+    ("air_temperature", "K", 20.0),
+    ("air_temperature", "degC", 293.0),
+    ("ndvi", "1", 450.0),
+    ("precipitation", "m d-1", 8.0),
+    ("elevation", "m", -32768.0),
+    ("vv", "1", -12.0),
+]
+
+
+def lying(name, units, value):
+    dates = None if name in ("elevation",) else DAYS[0] - 8 * DAY + DAY * np.arange(12)
+    return degrees(name, 0.05, dates, units, scale=value * 0.1, offset=value, missing=0)
+
+
+@pytest.mark.parametrize("name, units, value", LIES)
+def test_values_that_contradict_their_units_are_refused_where_they_are_known(name, units, value):
+    message = rf"{name}: sources\['{name}'\], in '{units}' by its word, holds .* where .* are possible: another unit"
+    with pytest.raises(ValueError, match=message):
+        build_cube({name: lying(name, units, value)}, GRID, DAYS[:1])
+
+
+@pytest.mark.parametrize("name, units, value", LIES)
+def test_lazy_values_that_contradict_their_units_stop_the_write(tmp_path, name, units, value):
+    cube = build_cube({name: lying(name, units, value).chunk()}, GRID, DAYS[:1])
+    with pytest.raises(
+        RuntimeError, match=rf"block .* of {name} failed .*sources\['{name}'\], in '{units}' by its word"
+    ):
+        stored("cube.zarr", cube, tmp_path)
+
+
+@pytest.mark.parametrize("chunks", [None, {"lat": 20, "lon": 30}])
+def test_a_few_impossible_pixels_are_missing_not_averaged(chunks, caplog):
+    clean = degrees("sand", 0.0025, units="%", scale=30, offset=30)
+    holes = np.zeros(clean.shape, bool)
+    holes[::7, ::11] = True
+    dirty = xr.where(holes, np.float32(-9999), clean, keep_attrs=True).assign_attrs(clean.attrs)
+    made = build_cube({"sand": dirty if chunks is None else dirty.chunk(chunks)}, GRID).sand.compute()
+    expected = build_cube({"sand": clean.where(~holes)}, GRID).sand.compute()
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_packed_numbers_are_refused():
+    packed = SOURCES["ndvi"].assign_attrs(scale_factor=1e-4)
+    with pytest.raises(ValueError, match=r"ndvi: .*still carries \{'scale_factor': 0.0001\}"):
+        build_cube({"ndvi": packed}, GRID, DAYS)
 
 
 # ---- on disk

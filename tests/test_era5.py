@@ -76,6 +76,18 @@ def test_hourly_rain_is_summed_from_one_to_midnight(tmp_path, name, units, facto
 
 
 @pytest.mark.parametrize("runs_up", [True, False])
+def test_a_word_that_the_values_contradict_is_refused(tmp_path, runs_up):
+    rain = storm()
+    path = write(
+        dataset(accumulate(rain) if runs_up else np.concatenate([rain[:1], rain]), hours(4)), tmp_path / "a.nc"
+    )
+    with pytest.raises(
+        ValueError, match=rf"a.nc: 'tp' .*but accumulated={not runs_up} was said.* say accumulated={runs_up}"
+    ):
+        sources.era5.open(path, accumulated=not runs_up)
+
+
+@pytest.mark.parametrize("runs_up", [True, False])
 def test_rain_that_contradicts_the_product_is_refused_unless_said(tmp_path, runs_up):
     rain = storm()
     stored = accumulate(rain) if runs_up else np.concatenate([rain[:1], rain])

@@ -204,6 +204,16 @@ def test_nsidc_axes(shared):
         assert np.abs(mine[part["index"]] - part.degrees).max() < 2e-11
 
 
+def test_axes_of_a_real_9_km_product(shared):
+    table = pd.read_csv(shared / "ease_grid2_reference" / "m09_axis_centres_western_australia.csv")
+    lon, lat = Grid.whole(9).lonlat()
+    for axis, ours in (("lat", lat), ("lon", lon)):
+        theirs = table.value[table.axis == axis].to_numpy("f4")
+        nearest = np.abs(ours[:, None] - theirs).argmin(0)
+        assert theirs.size > 10 and (np.abs(np.diff(nearest)) == 1).all()
+        np.testing.assert_array_equal(ours[nearest].astype("f4"), theirs)
+
+
 def test_cells_of_a_real_product(shared):
     table = pd.read_csv(shared / "ease_grid2_reference" / "m36_cells_from_spl3smp.csv")
     rows, cols = Grid.whole(36).index(table.lon, table.lat)

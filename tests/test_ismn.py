@@ -185,18 +185,31 @@ def test_every_real_file_equals_a_plain_reading(shared, folder):
         assert (sensor.time == pd.to_datetime(plain.time, format="%Y/%m/%d %H:%M").to_numpy()).all()
 
 
+def plain_daily_means(folder):
+    """The rule in plain pandas: flag G, at least 12 readings of a sensor and UTC day, then the mean over sensors."""
+    days = []
+    for file in sorted(folder.rglob("*_sm_*.stm")):
+        head, *lines = file.read_text("latin-1").splitlines()
+        network, station, *_, depth_to = head.split(maxsplit=8)[1:8]
+        if float(depth_to) > 0.05:
+            continue
+        parts = pd.Series(lines).str.split(n=4, expand=True)
+        value, good = parts[2].astype(float), parts[3] == "G"
+        assert not (good & (value == -9999)).any() and not (value[good] > 1).any()
+        by_day = value[good].groupby(pd.to_datetime(parts[0][good])).agg(["mean", "size"])
+        enough = by_day.loc[by_day["size"] >= 12, "mean"]
+        days.append(enough.rename_axis("time").reset_index(name="one").assign(network=network, station=station))
+    return pd.concat(days).groupby(["network", "station", "time"]).one.agg(soil_moisture="mean", sensors="size")
+
+
 @pytest.mark.shared
-def test_real_daily_means_equal_plain_pandas(shared):
-    days = ismn.open(shared / "ismn_oznet_2017_2021")
-    assert days.station.nunique() == 8 and set(days.network) == {"OZNET"}
-    (file,) = (shared / "ismn_oznet_2017_2021").glob("*Eulo*")
-    plain = pd.read_csv(file, skiprows=1, sep=r"\s+", names=["d", "t", "v", "f", "p"], usecols=range(5))
-    plain["time"] = pd.to_datetime(plain.d)
-    good = plain[(plain.f == "G") & (plain.v > -9998)].groupby("time").v.agg(["mean", "size"])
-    mine = days[days.station == "Eulo"].set_index("time").soil_moisture
-    expected = good["mean"][good["size"] >= 12]
-    assert mine.index.equals(expected.index)
-    np.testing.assert_allclose(mine, expected, rtol=1e-12)
+@pytest.mark.parametrize("archive, stations", [("ismn_oznet_2017_2021", 8), ("ismn_us_2019_2021", 14)])
+def test_real_daily_means_equal_plain_pandas(shared, archive, stations):
+    days = ismn.open(shared / archive).set_index(["network", "station", "time"])[["soil_moisture", "sensors"]]
+    plain = plain_daily_means(shared / archive)
+    assert len(plain) > 4000 and len(plain.groupby(["network", "station"])) == stations
+    pd.testing.assert_frame_equal(days.sort_index(), plain, rtol=1e-12, atol=0, check_index_type=False)
+    assert archive != "ismn_us_2019_2021" or plain.sensors.max() == 4, "sensors of one station are averaged"
 
 
 @pytest.mark.shared

@@ -229,7 +229,7 @@ def resign(folder, change=None, data=None):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda card: card.update(version=2), r"format version 2; this smgrid \(.*\) reads 1: upgrade smgrid"),
+        (lambda card: card.update(version=3), r"version 3; this smgrid \(.*\) reads 1 and 2: upgrade smgrid"),
         (lambda card: card.update(version=True), "format version True"),
         (lambda card: card.update(format="other"), "'format' is not 'smgrid model'"),
         (lambda card: card.pop("model"), "lacks 'model'"),

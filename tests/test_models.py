@@ -6,7 +6,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression, Ridge
 
 from smgrid import PAPER, Model, Predictor, train
-from smgrid.models import sample_columns
+from smgrid.columns import sample_columns
 
 rng = np.random.default_rng(0)
 TABLE = pd.DataFrame(
@@ -103,6 +103,21 @@ def test_bad_samples(table, features, message):
         train(table, Ridge(), features=features)
 
 
+@pytest.mark.parametrize("spoil", [lambda soil: soil * 100, lambda soil: -soil, lambda soil: soil * 0 - 9999])
+@pytest.mark.parametrize("units", [None, "canonical"])
+def test_targets_that_are_no_soil_moisture_are_refused(spoil, units):
+    data = xr.Dataset.from_dataframe(TABLE[["vv", "soil_moisture"]])
+    data["vv"].attrs["units"] = "dB"
+    data["soil_moisture"] = spoil(data["soil_moisture"]).assign_attrs(units="m3 m-3")
+    message = (
+        r"(?s)'soil_moisture': \d+ of 200 targets lie outside 0..1 m3 m-3; they range .*units=\{'soil_moisture': '%'\}"
+    )
+    with pytest.raises(ValueError, match=message):
+        train(data, Ridge(), features=["vv"], units=units)
+    with pytest.raises(ValueError, match=r"'soil_moisture' has the median .* outside the 0 to 1 m3 m-3"):
+        train(data.to_dataframe(), Ridge(), features=["vv"], units="canonical")
+
+
 def test_units_of_a_table_at_the_callers_word():
     kelvin = TABLE.assign(air_temperature=TABLE.air_temperature + 273.15)
     model = train(kelvin, Ridge(), features=["air_temperature"], units={"air_temperature": "K"})
@@ -163,7 +178,7 @@ def test_a_foreign_unit_frees_from_the_tables_range():
 
 def test_description_round_trip():
     model = train(TABLE, Ridge(), features=["vv", "day_of_year"])
-    again = Model.from_description(model.description(), model.regressor)
+    again = Model.from_description(model.description(), model.regressor, model.calibration)
     assert again.digest == model.digest and again.description() == model.description()
 
 

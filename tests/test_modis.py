@@ -174,6 +174,15 @@ def test_what_is_wrong_with_hdf4_is_said(tmp_path):
         modis.open(tmp_path / "missing.hdf")
 
 
+def test_a_file_that_breaks_the_library_down_is_named(tmp_path, monkeypatch):
+    path = hdf4(tmp_path / "good.hdf", NDVI, RANK, DAY)
+    monkeypatch.setattr(modis, "_TRIAL", "import os\nprint(input(), flush=True)\nos.abort()")
+    with pytest.raises(
+        ValueError, match=r"good.hdf cannot be opened as HDF4, it is damaged: .* breaks down on it .SIGABRT"
+    ):
+        modis.open(path)
+
+
 def test_without_pyhdf_the_extra_is_named(tmp_path, monkeypatch):
     path = hdf4(tmp_path / "good.hdf", NDVI, RANK, DAY)
     monkeypatch.setitem(__import__("sys").modules, "pyhdf.SD", None)
@@ -230,6 +239,7 @@ def test_ndvi_scaled_or_not_is_one_thing(tmp_path, factor, kind):
     [
         ([[80, 160]], "i2", "NDVI_20150423", r"NDVI is int16 with values up to 160 .*its scale is not known"),
         ([[80, 160]], "u1", "NDVI_20150423", r"NDVI is uint8 with values up to 160"),
+        ([[150, 743]], "i2", "NDVI_20150423", r"NDVI is nowhere above 743 .*NDVI x 1000.*units='0.001'"),
         ([[20.0, 90.0]], "f4", "NDVI_20150423", r"NDVI is float32 with values up to 90"),
         ([[800, 1600]], "i2", "EVI_20150423", r"is no layer of MOD13"),
         ([[800, 1600]], "i2", "NDVI_april", r"the name holds no day"),
@@ -247,3 +257,21 @@ def test_other_lattices_are_refused(tmp_path):
     two = clip(tmp_path / "NDVI_20150509.tif", NDVI.astype("i2"), corner=(13e6 + 100, -3.9e6))
     with pytest.raises(ValueError, match=r"NDVI_20150509.tif and NDVI_20150423.tif do not share one lattice"):
         modis.open([one, two])
+
+
+def test_a_stack_of_periods_is_its_periods(tmp_path):
+    periods = ["2015-04-23", "2015-05-09"]
+    bands = [np.stack([np.roll(NDVI, k), RANK, DAY + 16 * k]).astype("i2") for k in range(2)]
+    names = ["NDVI", "SummaryQA", "DayOfYear"]
+    apart = [clip(tmp_path / f"MOD13Q1_{day}.tif", b, names=names) for day, b in zip(periods, bands)]
+    labels = [f"{day.replace('-', '_')}_{name}" for day in periods for name in names]
+    stack = clip(tmp_path / "MOD13Q1_all.tif", np.concatenate(bands), names=labels)
+    found, expected = modis.open(stack), modis.open(apart)
+    for name in expected:
+        xr.testing.assert_equal(found[name], expected[name])
+    assert found.ndvi.attrs["product"] == "MOD13Q1"
+    bare = clip(
+        tmp_path / "MOD13Q1_2015-04-23.tif", np.concatenate(bands), names=[f"{k}_{n}" for k in "01" for n in names]
+    )
+    with pytest.raises(ValueError, match="stacks the bands of 2 images"):
+        modis.open(bare)

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from smgrid import Grid
 from smgrid.sources import oznet, points
 
 COLUMNS = {"time": "Date", "latitude": "Lat", "longitude": "Lon", "soil_moisture": "VWC", "quality": "q"}
@@ -36,6 +37,12 @@ def test_any_columns_any_units(table):
 def test_what_is_wrong_is_named(table, change, message):
     with pytest.raises(ValueError, match=message):
         points.open(table, **{"columns": COLUMNS, "units": "%", "dayfirst": True, **change})
+
+
+def test_fractions_called_percent_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("day,sm\n2015-05-06,0.31\n2015-05-07,0.2\n")
+    with pytest.raises(ValueError, match=r"a.csv: no value lies above 0.31, but '%' was said: they are fractions"):
+        points.open(tmp_path / "a.csv", {"time": "day", "soil_moisture": "sm"}, units="%")
 
 
 @pytest.mark.parametrize("dayfirst", [False, True])
@@ -100,3 +107,76 @@ def test_real_tables(shared):
 def test_station_files_go_through_the_archive_reader(shared):
     out = oznet.open(sorted((shared / "ismn_oznet_2017_2021").glob("*Bundure*")))
     assert set(out.station) == {"Bundure"} and len(out) > 500
+
+
+RISMA = {"time": "Reading Time (CST)", "soil_moisture": "0-5 cm Depth Average WFV (%)"}
+TABLES = {  # file below the folder of real ones -> columns, units, other options, factor of the unit
+    "cookfarm_daily/cookfarm_03m_dev.csv": (
+        {"time": "Date", "station": "SOURCEID", "soil_moisture": "VW", "easting": "Easting", "elevation": "DEM"},
+        {"depth_to": 0.3},
+    ),
+    "samples_us_10day_s1_s2_smap/samples_dev.csv": (
+        {
+            **{name: name for name in ("network", "station", "latitude", "longitude")},
+            "time": "StartDate", "soil_moisture": "InSituSM", "vv": "VV", "b4": "B4", "incidence_angle": "angle",
+        },
+        {},
+    ),
+    "sentinel1_gee_export/cleaned_Insitu_SM_2024_ILINKS.csv": (
+        {
+            "time": "LST_DATE", "station": "WBANNO", "latitude": "LATITUDE", "longitude": "LONGITUDE",
+            "soil_moisture": "SOIL_MOISTURE_5_DAILY", "rain": "P_DAILY_CALC",
+        },
+        {},
+    ),
+    "risma_manitoba_daily/Sentinel-1-Prep.csv": (
+        {"time": "Date", "soil_moisture": "RISMA 0 to 5 cm Depth Average WFV (%)", "vv": "VV", "vh": "VH"},
+        {"units": "%"},
+    ),
+    **{
+        f"risma_manitoba_daily/Manitoba_Station_{n}.csv": (
+            RISMA if n != 7 else {**RISMA, "soil_moisture": "0 to 5 cm Depth Average WFV (%)"},
+            {"units": "%", "dayfirst": True, "station": f"M{n}"},
+        )
+        for n in (1, 2, 3, 5, 6, 7, 9, 10, 12)
+    },
+}  # fmt: skip
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", TABLES)
+def test_every_real_table_equals_a_plain_read(shared, name):
+    columns, options = TABLES[name]
+    out = points.open(shared / name, columns, **options)
+    plain = pd.read_csv(shared / name, encoding="utf-8-sig", na_values=["No Data"])
+    plain = plain[plain[columns["soil_moisture"]].notna()]
+    assert len(out) == len(plain) > 50
+    scale = 100 if options.get("units") == "%" else 1
+    np.testing.assert_allclose(out.soil_moisture, plain[columns["soil_moisture"]] / scale, rtol=1e-12)
+    days = pd.to_datetime(plain[columns["time"]].astype(str), dayfirst=options.get("dayfirst", False))
+    assert (out.time.to_numpy() == days.to_numpy()).all()
+    for ours, theirs in columns.items():
+        if ours not in ("time", "soil_moisture"):
+            pd.testing.assert_series_equal(out[ours], plain[theirs].reset_index(drop=True), check_names=False)
+
+
+@pytest.mark.shared
+def test_a_matrix_of_cells_and_days_becomes_points(shared, tmp_path):
+    """SMAP at 412 cells of 36 km: -9999 is missing, and every place is the centre of the cell it is said to be."""
+    folder = shared / "conus_smap_forcing_36km" / "CONUSv4f1"
+    soil = pd.read_csv(folder / "2015" / "SMAP_AM.csv", header=None)
+    places = pd.read_csv(folder / "crd.csv", header=None, names=["lat", "lon"])
+    soil.columns = pd.read_csv(folder / "2015" / "timeStr.csv", header=None)[0]
+    pd.concat([places, soil], axis=1).melt(["lat", "lon"], var_name="day", value_name="soil").to_csv(
+        tmp_path / "long.csv", index=False
+    )
+    columns = {"time": "day", "latitude": "lat", "longitude": "lon", "soil_moisture": "soil"}
+    out = points.open(tmp_path / "long.csv", columns, network="SMAP")
+    known = soil.to_numpy().T.ravel()
+    np.testing.assert_array_equal(out.soil_moisture, known[known != -9999])
+    assert len(out) > 50_000 and out.soil_moisture.between(0, 1).all()
+    grid = Grid.whole(36)
+    rows, cols = grid.index(out.longitude, out.latitude)
+    lon, lat = grid.lonlat()
+    np.testing.assert_allclose(lon[cols], out.longitude, atol=2e-4)
+    np.testing.assert_allclose(lat[rows], out.latitude, atol=2e-4)

@@ -169,9 +169,9 @@ def test_units_convert_or_pass(tmp_path, name, units, stored, wanted):
 @pytest.mark.parametrize(
     "name, units, stored, says",
     [
-        ("ndvi", "1", 6543.0, r"'ndvi', in '1' .*gives 6543 .*units='0.0001'"),
+        ("ndvi", "1", 6543.0, r"'ndvi', in '1' .*holds 6543 .*units='0.0001'"),
         ("b8", "1", 3210.0, r"'b8', in '1'.*scale that was not applied"),
-        ("smap", "m3 m-3", 23.5, r"'smap', in 'm3 m-3'.*gives 23.5"),
+        ("smap", "m3 m-3", 23.5, r"'smap', in 'm3 m-3'.*holds 23.5"),
         ("air_temperature", "degC", 293.0, r"'air_temperature', in 'degC'"),
         ("elevation", "m", -32768.0, r"'elevation'.*a fill taken for a value"),
         ("air_temperature", "m", 20.0, r"'air_temperature' is in 'm', which does not convert to 'degC'; known are"),
@@ -183,6 +183,50 @@ def test_values_that_are_no_such_quantity_are_refused(tmp_path, name, units, sto
     data[name].attrs = {"units": units} if units else {}
     with pytest.raises(ValueError, match=rf"field.nc: {says}"):
         sources.raster.open(store(data, tmp_path, "nc")).load()
+
+
+@pytest.mark.parametrize("kind", ["nc", "tif"])
+@pytest.mark.parametrize(
+    "fill, units, scale", [(-9999, "1", None), (-9999, "0.0001", None), (-9999, "1", 1e-4), (32767, "0.0001", None)]
+)
+def test_a_fill_that_is_not_declared_is_missing_and_told(tmp_path, caplog, kind, fill, units, scale):
+    true = RNG.random((1, 10, 12))
+    values = true if units == "1" and not scale else np.round(true * 1e4)
+    values[0, 2:4, :5] = fill
+    if kind == "nc":
+        data = cf(values[0].astype("f4" if units == "1" and not scale else "i2"), name="ndvi", units=units)
+        data["ndvi"].attrs |= {"scale_factor": scale} if scale else {}
+        path = store(data, tmp_path, kind)
+    else:
+        options = {"scales": ([scale], [0.0])} if scale else {}
+        path = tiff(tmp_path / "a.tif", values.astype("f4"), **options)
+    found = sources.raster.open(path, name="ndvi", units=units).ndvi
+    np.testing.assert_array_equal(np.isnan(found.values), values[0] == fill)
+    np.testing.assert_allclose(found.values[5:], true[0, 5:], atol=6e-5)
+    code = f"{fill * (scale or 1):g}"
+    assert f"{code}, an undeclared fill, is missing (" in found.attrs["rule"] and "values looked at)" in found.rule
+    assert f"'ndvi' holds {code}, a fill that the file does not declare" in caplog.text
+
+
+def test_few_impossible_values_are_missing_and_many_are_refused(tmp_path, caplog):
+    values = RNG.random((1, 20, 20)).astype("f4")
+    values[0, 0, :20] = 77
+    path = tiff(tmp_path / "a.tif", values)
+    found = sources.raster.open(path, name="ndvi", units="1").ndvi
+    assert np.isnan(found.values[0]).all() and np.isfinite(found.values[1:]).all()
+    assert "a.tif: 'ndvi': 20 of 400 values of one block are impossible, such as 77" in caplog.text
+    values[0, :5] = 77
+    many = tiff(tmp_path / "b.tif", values)
+    with pytest.raises(ValueError, match=r"b.tif: 'ndvi', in '1' .*holds 77 and the like in 100 of 400 values"):
+        sources.raster.open(many, name="ndvi", units="1").load()
+
+
+def test_linear_power_called_decibels_is_refused(tmp_path):
+    path = tiff(tmp_path / "a.tif", RNG.uniform(0.02, 0.3, (1, 20, 20)).astype("f4"))
+    with pytest.raises(ValueError, match=r"'vv' is in 'dB' .*none of 400 values lies below 0: linear power"):
+        sources.raster.open(path, name="vv", units="dB").load()
+    power = sources.raster.open(path, name="vv", units="1").vv
+    assert float(power.max()) < 0 and power.attrs["units"] == "dB"
 
 
 # ---- places that cannot be known
@@ -332,3 +376,21 @@ def test_a_store_without_a_chunk_file_of_its_own_kind_is_named(tmp_path):
     (path / "zarr.json").write_text("{")
     with pytest.raises(ValueError, match=r"field.zarr cannot be opened"):
         sources.raster.open(path)
+
+
+# ---- stacks of many images, as Earth Engine's toBands makes them
+
+
+def test_a_stack_of_images_is_a_series(tmp_path):
+    bands = RNG.integers(2000, 8000, (4, 6, 7)).astype("i2")
+    labels = ["2015_05_09_NDVI", "2015_05_09_EVI", "2015_04_23_NDVI", "2015_04_23_EVI"]
+    path = tiff(tmp_path / "stack.tif", bands, names=labels)
+    found = sources.raster.open(path, name={"NDVI": "ndvi"}, units="0.0001").ndvi
+    assert found.dims == ("time", "y", "x")
+    assert found.time.values.astype("M8[D]").astype(str).tolist() == ["2015-04-23", "2015-05-09"]
+    np.testing.assert_allclose(found.values, bands[[2, 0]] / 1e4, rtol=2e-7)
+    with pytest.raises(ValueError, match=r"so say which: .* by the name without the date for all images"):
+        sources.raster.open(path, name="ndvi", units="0.0001")
+    path = tiff(tmp_path / "less.tif", bands[:3], names=labels[:3])
+    with pytest.raises(ValueError, match=r"less.tif: 'EVI' is missing in the image '2015_04_23'"):
+        sources.raster.open(path, name={"NDVI": "ndvi", "EVI": "evi"}, units={"ndvi": "0.0001"})

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import re
 import shutil
 import tomllib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -155,6 +157,67 @@ def test_the_command_writes_a_cube_that_goes_on(folder, cube, tmp_path, capsys, 
     caplog.clear()
     assert main(["cube", str(config), str(out)]) == 0
     assert "(1 computed now)" in caplog.text
+
+
+def test_the_record_holds_versions_and_counts(folder, cube, tmp_path):
+    out = tmp_path / "out.zarr"
+    assert main(["cube", str(folder / "cube.toml"), str(out)]) == 0
+    told = json.loads(smgrid.files.open_cube(out).provenance)["variables"]
+    assert told["smap"]["version"] == "005" and told["ndvi"]["version"] == "061" and told["sand"]["version"] == "2.0"
+    assert all(
+        {"files", "rule", "product", "version", "native_resolution", "units"} <= set(about) for about in told.values()
+    )
+    counted = json.loads((out / "smgrid/manifest.json").read_text())["summary"]["layers"]
+    assert counted == {n: {"cells": a.size, "mapped": int(a.notnull().sum())} for n, a in cube.items()}
+
+
+def test_order_of_tables_and_crops_of_the_window_do_not_matter(folder, cube):
+    head, *tables = RECIPE.split("\n[sources.")
+    (folder / "backwards.toml").write_text("\n[sources.".join([head, *reversed(tables)]))
+    xr.testing.assert_identical(build(folder / "backwards.toml").compute(), cube)
+    top, left, ny, nx = 5, 7, 11, 9
+    crop = RECIPE.replace(f"row = {GRID.row}", f"row = {GRID.row + top}").replace(
+        f"col = {GRID.col}", f"col = {GRID.col + left}"
+    )
+    (folder / "crop.toml").write_text(
+        crop.replace(f"ny = {GRID.ny}", f"ny = {ny}").replace(f"nx = {GRID.nx}", f"nx = {nx}")
+    )
+    whole = cube.isel(y=slice(top, top + ny), x=slice(left, left + nx))
+    part = build(folder / "crop.toml").compute()
+    xr.testing.assert_identical(part.drop_vars("spatial_ref"), whole.drop_vars("spatial_ref"))
+
+
+def test_the_command_goes_on_where_a_fault_stopped_it(folder, cube, tmp_path, capsys, caplog):
+    shutil.copytree(folder, tmp_path / "data")
+    config, out = tmp_path / "data" / "cube.toml", tmp_path / "out.zarr"
+    granule = sorted((tmp_path / "data/smap").glob("*.h5"))[1]
+    whole = granule.read_bytes()
+    with h5py.File(granule, "r+") as file:
+        soil = file["Soil_Moisture_Retrieval_Data_AM/soil_moisture"]
+        soil[...] = np.where(soil[...] > 0, soil[...] * 100, soil[...])
+    assert main(["cube", str(config), str(out)]) == 3
+    said = capsys.readouterr().err
+    assert (
+        "failed: ContentError" in said
+        and f"{granule.name}: 'soil_moisture'" in said
+        and "where m3 m-3 lie in 0..1" in said
+    )
+    assert "damaged" not in said and not out.exists()
+    granule.write_bytes(whole)
+    caplog.set_level("INFO", "smgrid")
+    assert main(["cube", str(config), str(out)]) == 0
+    todo, total = re.search(r"(\d+) of (\d+) blocks to compute", caplog.text).groups()
+    assert 0 < int(todo) < int(total)
+    xr.testing.assert_identical(smgrid.files.open_cube(out).compute().drop_encoding(), cube.drop_encoding())
+
+
+@pytest.mark.parametrize("place", ["out.zarr", "there/out.zarr", "out"])
+def test_a_file_in_the_place_of_the_store_is_named(folder, tmp_path, capsys, place):
+    file = tmp_path / place.split("/")[0]
+    file.write_text("something else")
+    assert main(["cube", str(folder / "cube.toml"), str(tmp_path / place)]) == 3
+    assert f"{file} is a file: a store is a folder" in capsys.readouterr().err
+    assert file.read_text() == "something else"
 
 
 @pytest.mark.parametrize(

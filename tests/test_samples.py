@@ -84,9 +84,27 @@ def test_a_thousand_points_a_year(tmp_path):
     [
         (lambda t: t.drop(columns="latitude"), r"lack \['latitude'\]"),
         (lambda t: t.assign(longitude=t.longitude - 100), r"none of the \d+ stations lies in the window 145.74"),
+        (lambda t: t.assign(time=20150505), r"the stations' time cannot be read: int64 is not dates.*'%Y%m%d'"),
+        (lambda t: t.assign(time="05/06/2015"), "the stations' time cannot be read: .*05/06/2015"),
+        (lambda t: t.assign(time=pd.NaT), r"none of the \d+ stations in the window has a date"),
+        (lambda t: t.assign(latitude="south"), "latitude and longitude of the stations are degrees, numbers"),
         (lambda t: t.assign(time=t.time - pd.Timedelta(days=9999)), "no day is shared: the source has 2015-05-05"),
     ],
 )
 def test_nothing_met_says_why(scene, spoil, message):
     with pytest.raises(ValueError, match=message):
         draw_samples(scene.cube, spoil(scene.stations))
+
+
+def test_dates_in_any_clear_form_are_the_same_days(scene):
+    as_text = scene.stations.assign(time=scene.stations.time.dt.strftime("%Y-%m-%dT%H:%M:%S"))
+    with_zone = scene.stations.assign(time=scene.stations.time.dt.tz_localize("UTC").dt.tz_convert("Australia/Sydney"))
+    plain = draw_samples(scene.cube, scene.stations)
+    for stations in (as_text, with_zone):
+        xr.testing.assert_equal(draw_samples(scene.cube, stations), plain)
+
+
+def test_a_source_whose_time_is_no_date_is_refused(scene):
+    counted = scene.cube.assign_coords(time=np.arange(scene.cube.sizes["time"]))
+    with pytest.raises(ValueError, match="the 'time' of the source is int64, not dates"):
+        draw_samples(counted, scene.stations)

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import pickle
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from dask.sizeof import sizeof
 from scipy.stats import uniform
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import LinearRegression, Ridge
@@ -287,6 +289,28 @@ def test_the_cost_is_said_first(caplog):
     assert "12 trials are left" not in caplog.text and "16 trials are left, for how long, nobody knows" in caplog.text
 
 
+def test_what_is_left_is_judged_by_what_has_run(tmp_path, caplog, monkeypatch):
+    forest = {"rf": (RandomForestRegressor(2), {"max_depth": [1]}), "own": Ridge()}
+    timed = scenarios._Ground.timed
+    monkeypatch.setattr(scenarios._Ground, "timed", lambda *args: (*timed(*args)[:2], 7200.0))
+    run(regressors=forest, repeats=1, path=tmp_path / "results.nc")
+    with caplog.at_level(logging.INFO, "smgrid"):
+        run(regressors=forest, repeats=3, path=tmp_path / "results.nc")
+    assert "20 trials are left, about 16 core-hours" in caplog.text  # 2 sizes x 2 repeats x 2 regressors x 2 hours
+    assert "without" not in caplog.text.split("20 trials are left")[1].split("\n")[0]
+
+
+def test_unequal_trials_count_by_their_time():
+    plan = trials.Plan(splits.spatial(TABLE, sizes=[1, 6]), trials.contenders(["rf"]), 1, 5, "oracle", 0)
+    pace = scenarios._Pace(plan.splits)
+    small, large = (trial for trial in plan.trials() if trial.contender.name == "rf")
+    guess = [pace.seconds(trial) for trial in (small, large)]
+    assert 0 < guess[0] < guess[1]
+    pace.add(small, 10 * guess[0])
+    assert pace.seconds(large) == pytest.approx(10 * guess[1])
+    assert pace.seconds(next(trial for trial in plan.trials() if trial.contender.estimator is None)) == 0
+
+
 # ---- verdicts
 
 
@@ -359,6 +383,19 @@ def test_what_is_no_estimator():
         run(regressors={"rf": "rf"})
     with pytest.raises(FileNotFoundError, match="no results of a scenario at nowhere"):
         scenarios.open_results("nowhere.nc")
+
+
+def test_a_cluster_gets_the_table_once():
+    """Each task is small; the table is so large to Dask that joblib sends it by itself, once."""
+    table = trials.Table.of(TABLE, FEATURES)
+    plan = trials.Plan(splits.spatial(TABLE, sizes=[1, 6]), trials.contenders(["rf"]), 1, 5, "oracle", 0)
+    ground = scenarios._Ground(table, plan.splits)
+    assert sizeof(ground) > 16 * table.target.size > 1000
+    for trial in plan.trials():
+        bare = ground.bare(trial)
+        assert len(pickle.dumps(bare)) < 4000
+        assert len(pickle.dumps(trial)) > len(pickle.dumps(bare)) + 8 * len(TABLE)
+        assert bare.plan.splits is None and trial.plan.splits is plan.splits
 
 
 def test_a_dask_cluster_gives_the_same():

@@ -233,3 +233,30 @@ def test_what_is_wrong_with_files_is_said(tmp_path, scene):
         sentinel1.open(scene, averaging="power")
     with pytest.raises(ValueError, match=r"scale is 'dB' or 'linear'"):
         sentinel1.open(scene, scale="db")
+
+
+# ---- stacks of many images, as Earth Engine's toBands makes them
+
+
+def test_a_stack_of_images_is_its_images(tmp_path):
+    names = [PRODUCT, PRODUCT.replace("20150505", "20150517").replace("005789", "005964")]
+    scenes = [backscatter(seed=k) for k in range(2)]
+    apart = [write(tmp_path / f"{name}.tif", bands, names=NAMES) for name, bands in zip(names, scenes)]
+    labels = [f"1_{name}_{band}" for name in names for band in NAMES]
+    stack = write(tmp_path / "stack.tif", np.concatenate(scenes), names=labels)
+    found, expected = sentinel1.open(stack), sentinel1.open(apart)
+    assert found.relative_orbit.values.tolist() == expected.relative_orbit.values.tolist() != [0, 0]
+    for name in expected:
+        xr.testing.assert_equal(found[name], expected[name])
+    dated = write(tmp_path / "dated.tif", scenes[0], names=[f"20150905T190400_{band}" for band in NAMES])
+    assert sentinel1.open(dated).acquired.values.astype("M8[s]").astype(str).tolist() == ["2015-09-05T19:04:00"]
+
+
+def test_a_stack_without_dates_is_refused_unless_it_is_one_image(tmp_path):
+    scenes = np.concatenate([backscatter(seed=k) for k in range(2)])
+    path = write(tmp_path / "S1_20150505.tif", scenes, names=[f"{k}_{band}" for k in range(2) for band in NAMES])
+    with pytest.raises(ValueError, match=r"20150505.tif stacks the bands of 2 images, \['0', '1'\].*'0' holds no day"):
+        sentinel1.open(path)
+    one = write(tmp_path / "S1_20150517.tif", scenes[:3], names=[f"0_{band}" for band in NAMES])
+    assert str(sentinel1.open(one).time.values[0])[:10] == "2015-05-17"
+    assert str(sentinel1.open(one, time="2016-01-01").time.values[0])[:10] == "2016-01-01"

@@ -203,3 +203,26 @@ def test_what_is_wrong_with_files_is_said(tmp_path):
     tens = write(tmp_path / "T55HDB_20170612T001111_B04_10m.tif", numbers(("b4",)))
     with pytest.raises(ValueError, match=r"B11_20m.tif: pixels of 15 do not hold whole pixels of 10"):
         sentinel2.open([tens, thirds])
+
+
+# ---- stacks of many images, as Earth Engine's toBands makes them
+
+
+def test_a_stack_of_images_is_its_images(tmp_path):
+    names = [f"2017{month}T001101_2017{month}T001059_T55HDB" for month in ("0201", "0601")]
+    scl = np.where(np.arange(30) < 25, 4, 9) * np.ones((20, 1))
+    apart, bands = [], []
+    for name in names:
+        apart.append(scene(tmp_path / f"{name}.tif", scl=scl))
+        bands.append(plain(apart[-1]))
+    labels = [f"{name}_{band}" for name in names for band in ("B2", "B3", "B4", "B8", "B11", "B12", "SCL")]
+    stack = write(tmp_path / "stack.tif", np.concatenate(bands).astype("u2"), names=labels, nodata=0)
+    found, expected = sentinel2.open(stack), sentinel2.open(apart)
+    assert found.sizes["time"] == 2 and found.b4.isnull().mean() == 1 / 6
+    for name in expected:
+        xr.testing.assert_equal(found[name], expected[name])
+    bare = write(
+        tmp_path / "bare.tif", np.concatenate(bands).astype("u2"), names=[f"{k}_B4" for k in range(14)], nodata=0
+    )
+    with pytest.raises(ValueError, match=r"bare.tif stacks the bands of 14 images"):
+        sentinel2.open(bare)

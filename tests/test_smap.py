@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from smgrid import Grid, sources
+from smgrid import Grid, build_cube, coarse, sources
+from smgrid.cube import RULES
 
 NOON = np.datetime64("2000-01-01T12:00:00")
 SHAPE = {36: (406, 964), 9: (1624, 3856)}
@@ -109,6 +110,28 @@ def test_a_granule_keeps_what_is_recommended_where_the_grid_says(tmp_path, orbit
         when = smap.acquired[0].values
     assert when[318, 872] == np.datetime64("2015-05-16T20:00:00")
     assert np.isnat(when[203, 5]) and np.isnat(when).sum() == when.size - len(KEPT)
+
+
+def test_a_smooth_surface_stays_in_the_physical_range(tmp_path):
+    """Deserts beside water: without the range that the room states, the surface leaves 0..1."""
+    draw = np.random.default_rng(4)
+    cells = {(1270 + r, 3490 + c): (draw.choice([0.0, 0.02, 0.98, 1.0]), 0, 20) for r in range(9) for c in range(9)}
+    smap = sources.smap.open(granule(tmp_path, cells, km=9, orbits=("AM",))).smap
+    assert (smap.attrs["valid_min"], smap.attrs["valid_max"]) == (0, 1)
+    grid = Grid(9, 1270, 3490, 9, 9).refine(9)
+    bare = smap.copy()
+    bare.attrs = {"units": "m3 m-3"}
+    free = coarse.smooth(bare, grid).values
+    assert free.min() < -0.05 and free.max() > 1.05
+    for made in (coarse.smooth(smap, grid).values, _cube_of(smap, grid)):
+        assert made.min() >= 0 and made.max() <= 1
+        means = made.reshape(-1, 9, 9, 9, 9).mean(axis=(2, 4), dtype="f8")
+        np.testing.assert_allclose(means, smap.values[:, 1270:1279, 3490:3499], atol=1e-6)
+
+
+def _cube_of(smap, grid):
+    given = {"smap": (smap, RULES["smap"].but(timing="same day", spreading="smooth"))}
+    return build_cube(given, grid, smap.time.values).smap.values
 
 
 def test_both_is_the_mean_where_both_are(tmp_path):

@@ -99,6 +99,14 @@ def test_more_than_everything_is_counted(three):
             r"mean.tif: 'sand' has the median [\d.]+, exp",
         ),
         ("bdod", BDOD // 10 * 100, "_0-5cm_mean", {}, r"'bulk_density' has the median 1\d+, expected are 20 to 265 cg"),
+        ("sand", SAND // 10, "_0-5cm_mean", {"nodata": -3277}, r"'sand' is nowhere above 70 .*percent.*units='%'"),
+        (
+            "clay",
+            CLAY / 10,
+            "_0-5cm_mean",
+            {"nodata": -3276.8},
+            r"'clay' is nowhere above 65 .*raster.open\(path, name='clay'",
+        ),
         ("BLDFIE_bdod", BDOD, "_M_sl1_250m", {}, r"is SoilGrids250m of 2017"),
     ],
 )

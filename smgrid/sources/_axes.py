@@ -65,7 +65,8 @@ def north_up(data: xr.Dataset, path: str | Path, *, crs: Any = None) -> xr.Datas
     data = snap(data)
     for variable in data.data_vars.values():
         variable.attrs.pop("grid_mapping", None)
-        variable.encoding = {"grid_mapping": "spatial_ref"}
+        packing = {key: variable.encoding[key] for key in ("scale_factor", "add_offset") if key in variable.encoding}
+        variable.encoding = {"grid_mapping": "spatial_ref", **packing}
     return data
 
 

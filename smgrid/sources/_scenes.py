@@ -105,6 +105,34 @@ def open_bands(path: str, bands: Sequence[str] | None = None) -> xr.DataArray:
     return array.assign_attrs(declared_scale=bool((factor != 1).any() or (shift != 0).any()))
 
 
+def images(path: str, labels: Sequence[str], known: Callable[[str], Any]) -> dict[str, dict[int, str]]:
+    """Places and names of the known bands, by the image they are of; the image of a plain stack of bands is "".
+
+    Earth Engine's `toBands` makes one stack of all images of a collection and calls each band IMAGE_BAND.
+
+    Examples
+    --------
+    >>> labels = ["20150505T193156_VV", "20150505T193156_VH", "20150517T193156_VV", "DEM"]
+    >>> images("a.tif", labels, {"VV", "VH"}.__contains__)
+    {'20150505T193156': {0: 'VV', 1: 'VH'}, '20150517T193156': {2: 'VV'}}
+    """
+    found: dict[str, dict[int, str]] = {}
+    for k, label in enumerate(map(str.strip, labels)):
+        ends = [-1, *(at.start() for at in re.finditer("_", label))]
+        cut = next((at for at in ends if known(label[at + 1 :])), None)
+        if cut is not None:
+            found.setdefault(label[: max(cut, 0)], {})[k] = label[cut + 1 :]
+    if "" in found:
+        return {"": found[""]}  # what stands beside bands of plain names is derived from them
+    undated = [image for image in found if when(image) is None]
+    if len(found) > 1 and undated:
+        raise ValueError(
+            f"{path} stacks the bands of {len(found)} images, {sorted(found)[:4]}, and the name of {undated[0]!r} holds "
+            "no day (20150505, 2015-05-05): export one file a day, or images whose system:index is their date"
+        )
+    return found
+
+
 def peek(path: str) -> NDArray[np.float64]:
     """Some values of every band, (bands, pixels), from windows spread over it; scaled as declared, NaN for nodata."""
     from rasterio.errors import RasterioError

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from smgrid.files import ContentError
 from smgrid.grid import Grid
 from smgrid.units import conversion
 
@@ -34,11 +35,11 @@ def volume_fraction(
     """Good values in m3 m-3; refuses a unit or numbers that are no volume fraction."""
     way = conversion(units if units else "m3 m-3", "m3 m-3")
     if way is None:
-        raise ValueError(f"{path}: {name!r} is in {units!r}, not in m3 m-3 or %")
+        raise ContentError(f"{path}: {name!r} is in {units!r}, not in m3 m-3 or %")
     values = way(values)
     wrong = good & ~((values >= 0) & (values <= 1))
     if wrong.any():
-        raise ValueError(
+        raise ContentError(
             f"{path}: {name!r} holds {values[wrong].flat[0]:g} where m3 m-3 lie in 0..1, in {int(wrong.sum())} values "
             f"that are no declared fill (units in the file: {units!r}): percent, or a fill taken for a value"
         )
@@ -51,6 +52,8 @@ def dataset(grid: Grid, days: Sequence[np.datetime64], smap: da.Array) -> xr.Dat
         "long_name": "SMAP soil moisture, 0-5 cm",
         "standard_name": "volume_fraction_of_condensed_water_in_soil",
         "units": "m3 m-3",
+        "valid_min": 0.0,
+        "valid_max": 1.0,
         "native_resolution": f"{grid.km:g} km",
     }
     data["smap"].encoding["grid_mapping"] = "spatial_ref"

@@ -53,7 +53,8 @@ def open(paths: Paths, *, crs: Any = None) -> xr.Dataset:
     Dataset, dims (y, x)
         `elevation` (m), `slope` (degree), `aspect_sin` and `aspect_cos`: the unit vector of the downslope direction,
         its eastern and northern part. Voids and elevations outside -500..9000 m are NaN; so is the aspect of flat
-        pixels (slope below 0.01 degree), which have none: means over a cell are those of its sloping pixels.
+        pixels (slope below 0.01 degree), which have none: means over a cell are those of its sloping pixels, and
+        `build_cube` gives 0 to cells without any.
 
     Raises
     ------

@@ -176,6 +176,11 @@ def _tidy(data: xr.Dataset, path: Path) -> xr.Dataset:
             f"{path}: {list(data.data_vars)} have no axis of instants 'valid_time' or 'time'; the coordinates are "
             f"{sorted(map(str, data.coords))}"
         )
+    times = np.atleast_1d(data["time"].values)
+    if np.isnat(times).any() or (kind(path) != "a GRIB file" and np.any(np.diff(times) < np.timedelta64(0))):
+        raise ValueError(
+            f"{path}: the instants {times.min()} to {times.max()} are not in order, or one is missing: damaged"
+        )
     if "expver" in data.dims:
         data = _one_expver(data)
     data = north_up(data, path)
@@ -260,9 +265,14 @@ def _product(said: str | None, series: dict[str, xr.DataArray], pieces: dict[str
 
 def _decide(array: xr.DataArray, said: bool | None, label: str, sure: bool, what: str) -> bool:
     """Whether `tp` is accumulated since 00 UTC."""
-    if said is not None:
-        return said
     seen = runs_up(array)
+    if said is not None:
+        if seen is not None and seen != said:
+            way = "runs up through the day" if seen else "falls within the day, as hourly rain does"
+            raise ValueError(
+                f"{what} {way}, but accumulated={said} was said: leave accumulated out, or say accumulated={seen}"
+            )
+        return said
     if seen is None and not sure and _step(array) >= DAY:
         raise ValueError(
             f"{what} comes once a day, so it is either the day's total under its own date, or that of the day before, "
@@ -290,6 +300,7 @@ def runs_up(array: xr.DataArray) -> bool | None:
     up = down = wet = 0.0
     for one in days[np.unique(np.linspace(0, days.size - 1, 10).astype(int))] if days.size else days:
         sample = array.data[np.flatnonzero(day == one)].compute(scheduler="sync") * scale
+        sample[sample < -1e-3] = np.nan  # a fill taken for a value, which is refused where it is computed
         rain = sample[:, np.nanmax(np.where(np.isfinite(sample), sample, 0), axis=0) >= 5e-4]
         change = np.diff(rain, axis=0, prepend=np.zeros((1, rain.shape[1])))
         up += np.nansum(change[change > 0])

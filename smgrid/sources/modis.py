@@ -12,8 +12,11 @@ Didan, K. (2021), MOD13Q1 v061, doi:10.5067/MODIS/MOD13Q1.061; Didan et al. (201
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +27,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from smgrid.files import axis_attributes, fingerprint, kind, open_raster, pending, reference
-from smgrid.sources._scenes import Paths, describe, elementwise, listed, peek, stack, step, tags, when
+from smgrid.sources._scenes import Paths, describe, elementwise, images, listed, peek, stack, step, tags, when
 
 if TYPE_CHECKING:
     from pyproj import CRS
@@ -76,7 +79,9 @@ def open(paths: Paths, *, quality: Sequence[int] = (0, 1)) -> xr.Dataset:
     if wrong or not len(quality):
         raise ValueError(f"quality holds ranks of pixel reliability, 0 to 3, not {tuple(quality)}")
     files = listed(paths, "MODIS file")
-    layers = [_open_hdf4(path) if _is_hdf4(path) else _open_clip(path) for path in files]
+    archive = [path for path in files if _is_hdf4(path)]
+    _survive(archive)
+    layers = [layer for path in files for layer in ([_open_hdf4(path)] if path in archive else _open_clip(path))]
     _refuse_twins(layers)
     scenes = stack([(layer.start, layer.data) for layer in layers])
     if "raw" not in scenes:
@@ -168,6 +173,37 @@ def _is_hdf4(path: str) -> bool:
     if found != "an HDF4 file" and path.lower().endswith(".hdf"):
         raise ValueError(f"{path} is no HDF4 file but {found}: fetch it again")
     return found == "an HDF4 file"
+
+
+def _survive(paths: Sequence[str]) -> None:
+    """Have another process open the files first: damaged ones may take the library down, and the process with it."""
+    if not (paths and sys.executable):
+        return
+    done = subprocess.run(
+        [sys.executable, "-c", _TRIAL], input="\n".join(paths), capture_output=True, text=True, check=False
+    )
+    if done.returncode < 0:
+        path = (done.stdout.splitlines() or list(paths))[-1]
+        raise ValueError(
+            f"{path} cannot be opened as HDF4, it is damaged: the library breaks down on it "
+            f"({signal.Signals(-done.returncode).name})"
+        )
+
+
+_TRIAL = """
+import sys
+from pyhdf.SD import SD
+for path in sys.stdin.read().splitlines():
+    print(path, flush=True)
+    try:
+        file = SD(path)
+        file.attributes()
+        for name in file.datasets():
+            file.select(name).attributes()
+        file.end()
+    except Exception:
+        pass
+"""
 
 
 def _hdf4(path: str) -> Any:
@@ -278,19 +314,29 @@ def _tile(path: str, text: str) -> tuple[NDArray[np.float64], NDArray[np.float64
 # ---- clips
 
 
-def _open_clip(path: str) -> _Layers:
+def _open_clip(path: str) -> list[_Layers]:
+    """What a clip holds; of a stack of many images (`toBands`) each as if it were a file of its own."""
     array = open_raster(path)
-    name = Path(path).name
     bands = [str(band) for band in array["band"].values]
     if len(bands) == 1 and _role(bands[0]) is None:
-        bands = [name]
+        bands = [Path(path).name]
     found = {role: k for k, band in reversed(list(enumerate(bands))) if (role := _role(band))}
+    if sum(_role(band) == "ndvi" for band in bands) > 1:
+        stacked = images(path, bands, lambda label: re.match("|".join(_LAYERS.values()), label, re.IGNORECASE))
+        dated = [(image, {str(_role(bands[k])): k for k in own}) for image, own in stacked.items()]
+        return [_layers(path, array, own, when(image), image) for image, own in dated]
     if not found:
         raise ValueError(
             f"{path} is no layer of MOD13: neither its name nor its bands {bands} hold NDVI, pixel reliability or "
             "composite day"
         )
-    start = when(path)
+    return [_layers(path, array, found, when(path), Path(path).name)]
+
+
+def _layers(
+    path: str, array: xr.DataArray, found: Mapping[str, int], start: np.datetime64 | None, name: str
+) -> _Layers:
+    """The layers of one period; `name` is that of the file or of the image."""
     if start is None:
         raise ValueError(f"{path}: the name holds no day (2015-04-23, 20150423, A2015113, doy2015113) of the period")
     data = {}
@@ -298,9 +344,9 @@ def _open_clip(path: str) -> _Layers:
         one = array.isel(band=k, drop=True).drop_vars(["scale", "offset", "units"], errors="ignore").astype("f4")
         if role == "ndvi":
             one = one.astype("f8") * _to_stored(path, array, k)  # float64: NDVI that comes as NDVI stays what it is
-        one.attrs = {"source_files": name}
+        one.attrs = {"source_files": Path(path).name}
         data[{"ndvi": "raw"}.get(role, role)] = one
-    said = tags(path)
+    said, name = tags(path), f"{Path(path).name} {name}"
     code = re.search(r"M[OY]D13[AQ][12]", name)
     sensor = "MYD13" if re.search(r"aqua", name, re.IGNORECASE) else "MOD13" if "TERRA" in name.upper() else ""
     size = step(array, "x")
@@ -323,6 +369,12 @@ def _to_stored(path: str, array: xr.DataArray, band: int) -> float:
     top = float(np.abs(values).max()) if values.size else 0.0
     stored = abs(declared * SCALE - 1) < 1e-6 or (declared == 1 and top > 200)
     if stored and form in ("int16", "int32", "float32", "float64"):
+        if declared == 1 and top <= 1000:
+            raise ValueError(
+                f"{path}: NDVI is nowhere above {top:g} where it was looked at: NDVI x 1000, where the product has "
+                "NDVI x 10000. Open it with smgrid.sources.raster.open(path, name='ndvi', units='0.001'), or "
+                "units='0.0001' if it is so after all"
+            )
         return 1.0
     if declared == 1 and form.startswith("float") and top <= 1.5:
         return SCALE

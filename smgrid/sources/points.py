@@ -51,7 +51,7 @@ def open(
     ------
     ValueError
         A column that the file lacks, values that are no numbers or dates, places that are not on Earth, soil moisture
-        outside 0..1 m3 m-3, unknown units; the message names file and column.
+        outside 0..1 m3 m-3, or nowhere above 1 %, unknown units; the message names file and column.
     """
     way = conversion(units, "m3 m-3")
     if way is None:
@@ -68,6 +68,12 @@ def open(
             f"{paths[0]}: {len(odd)} of {len(table)} values lie outside 0..1 m3 m-3, "
             f"such as {odd.soil_moisture.iloc[0]:g} ({canonical(units)} was said): "
             "give units=, or add their code to missing="
+        )
+    most = table.soil_moisture.max()
+    if way.scale < 1 and 0 < most <= way.scale:
+        raise ValueError(
+            f"{paths[0]}: no value lies above {way.back(most):g}, but {units!r} was said: they are fractions. Leave "
+            "units= out (m3 m-3)"
         )
     return table.dropna(subset=["soil_moisture"]).reset_index(drop=True)
 

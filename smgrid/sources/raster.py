@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,26 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.features import PAPER, Predictor
+from smgrid.features import PAPER, Predictor, only_possible
 from smgrid.files import Words, existing, kind, open_dataset, open_raster
 from smgrid.sources._axes import north_up, snap
+from smgrid.sources._scenes import images, when
 from smgrid.units import SAME, Conversion, canonical, conversion, convertible_to
 
+log = logging.getLogger("smgrid")
+
+SIDE = 64  # pixels along a side of the windows of a first look
+FILLS = np.array(  # codes that people use for missing, as float32 has them too
+    [
+        *(sign * float("9" * n) for n in (2, 3, 4, 5, 6) for sign in (-1, 1)),
+        *(-32768.0, 32767.0, 65535.0, -32767.0, -2147483648.0, 2147483647.0, -3000.0, -28672.0, 255.0),
+        *(
+            sign * float(np.float32(code))
+            for code in (1e20, 9.969209968386869e36, 3.4028235e38, 1e30)
+            for sign in (-1, 1)
+        ),
+    ]
+)
 _NETCDF = {"an HDF5 or NetCDF-4 file", "a NetCDF-3 file"}
 
 
@@ -33,7 +50,8 @@ def open(
         NetCDF, a Zarr store, or anything that GDAL reads (GeoTIFF, ...; also `/vsicurl/...` addresses).
     name : str or mapping, optional
         What the one variable of the file is called, or a mapping from names in the file (`band_1`, ... where bands have
-        none) to ours; with a mapping only what it names is kept. By default all variables keep their names.
+        none) to ours; with a mapping only what it names is kept. By default all variables keep their names. In a stack of
+        many images (`toBands`, bands such as `2015_05_09_NDVI`) `{"NDVI": "ndvi"}` is the series of them.
     units : str or mapping, optional
         Units of the stored values, after scale and offset of the file, at your word, over what the file says; a mapping
         goes by our names. `"0.0001"` is the unit of reflectances or NDVI stored times 10000.
@@ -53,8 +71,9 @@ def open(
         Nothing is there.
     ValueError
         The file is damaged or of another kind; has no such variable, no regular axes, no CRS, several instants a day;
-        units are missing for a predictor of the paper or do not convert. On computing: most values are no such
-        quantity.
+        units are missing for a predictor of the paper or do not convert. On computing: many values are no such
+        quantity. A fill (-9999, -32768, 65535, ...) that the file does not declare, found in a first look at some of the
+        values, is taken as missing, and the attrs' `rule` says so.
 
     Examples
     --------
@@ -66,7 +85,7 @@ def open(
     if isinstance(path, Path) and (path.is_dir() or kind(path) in _NETCDF):
         data = _utc_days(north_up(_fields(open_dataset(path), name, path), path, crs=crs), path)
     else:
-        data = _bands(str(path), name, crs)
+        data = _utc_days(_bands(str(path), name, crs), path)
     strange = [label for label in units if label not in data] if isinstance(units, Mapping) else []
     if strange:
         raise ValueError(f"{path}: units are given for {strange}, but the variables are {list(map(str, data))}")
@@ -113,7 +132,9 @@ def _naming(fields: list[str], name: str | Mapping[str, str] | None, path: str |
         return {field: field for field in fields}
     if isinstance(name, str):
         if len(fields) > 1:
-            raise ValueError(f"{path} holds {fields}, so say which: name={{{fields[0]!r}: {name!r}}}")
+            dated = all(when(field) is not None for field in fields)
+            hint = ", or by the name without the date for all images of a stack" if dated else ""
+            raise ValueError(f"{path} holds {fields}, so say which: name={{{fields[0]!r}: {name!r}}}" + hint)
         name = {fields[0]: name}
     axes = sorted({*name.values()} & {"y", "x", "time", "spatial_ref", "acquired"})
     if axes:
@@ -131,16 +152,39 @@ def _bands(path: str, name: str | Mapping[str, str] | None, crs: Any) -> xr.Data
     double = sorted({label for label in labels if labels.count(label) > 1})
     if double:
         raise ValueError(f"{path} names more than one band {double}: open it with smgrid.files.open_raster")
-    data = {}
-    for old, new in _naming(labels, name, path).items():
-        band = raster.isel(band=labels.index(old))
-        scale, offset = float(band["scale"]), float(band["offset"])
-        unit = str(band["units"].values) if "units" in band.coords else ""
-        band = band.drop_vars(["band", "scale", "offset", "units"], errors="ignore")
-        band = band if (scale, offset) == (1, 0) else band * scale + offset
-        band.attrs = {"units": unit} if unit else {}
-        data[new] = band
-    return snap(xr.Dataset(data))
+    if isinstance(name, Mapping) and not set(name) & set(labels):  # a stack of many images, as `toBands` makes it
+        stacked = images(path, labels, set(name).__contains__)
+        if len(stacked) > 1:
+            return _dated(raster, stacked, name)
+    return snap(xr.Dataset({new: _band(raster, labels.index(old)) for old, new in _naming(labels, name, path).items()}))
+
+
+def _dated(raster: xr.DataArray, stacked: Mapping[str, Mapping[int, str]], name: Mapping[str, str]) -> xr.Dataset:
+    """The bands of many images along time."""
+    instants = sorted((when(image), image) for image in stacked)
+    series = {}
+    for old, new in name.items():
+        at = [next((k for k, band in stacked[image].items() if band == old), None) for _, image in instants]
+        lacking = [image for (_, image), k in zip(instants, at) if k is None]
+        if lacking:
+            raise ValueError(f"{raster.attrs['source_files']}: {old!r} is missing in the image {lacking[0]!r}")
+        bands = [_band(raster, int(k)) for k in at if k is not None]
+        series[new] = xr.concat(bands, "time", coords="minimal", compat="override", combine_attrs="override")
+        series[new].encoding = bands[0].encoding
+    times = np.array([instant for instant, _ in instants], "M8[ns]")
+    return snap(xr.Dataset(series).assign_coords(time=times))
+
+
+def _band(raster: xr.DataArray, k: int) -> xr.DataArray:
+    """One band, the file's scale and offset applied."""
+    band = raster.isel(band=k)
+    scale, offset = float(band["scale"]), float(band["offset"])
+    unit = str(band["units"].values) if "units" in band.coords else ""
+    band = band.drop_vars(["band", "scale", "offset", "units"], errors="ignore")
+    band = band if (scale, offset) == (1, 0) else band * scale + offset
+    band.attrs = {"units": unit} if unit else {}
+    band.encoding = {"scale_factor": scale, "add_offset": offset}
+    return band
 
 
 def _utc_days(data: xr.Dataset, path: str | Path) -> xr.Dataset:
@@ -183,30 +227,57 @@ def _in_units(array: xr.DataArray, said: str | None, path: str | Path) -> xr.Dat
             raise ValueError(
                 f"{path}: {name!r} {found}; known are {convertible_to(wanted)}: open it with units={{{name!r}: ...}}"
             )
+    what = Words(f"{path}: {name!r}")
+    fills = _fills(array, predictor, way or SAME, what) if predictor is not None and predictor.period is None else {}
     data = array.data.map_blocks(
-        _convert, way, predictor, Words(f"{path}: {name!r}"), have, dtype="f4", meta=array.data._meta.astype("f4")
+        _convert, way, predictor, what, Words(have), tuple(fills), dtype="f4", meta=array.data._meta.astype("f4")
     )
     field = array.copy(data=data)
     field.attrs = {key: array.attrs[key] for key in ("long_name", "standard_name", "averaging") if key in array.attrs}
     field.attrs |= {"units": unit} if unit else {}
     field.attrs["rule"] = "as in the file" if way == SAME else f"{have} to {unit}"
+    for fill, (count, seen) in fills.items():
+        log.warning("%s holds %g, a fill that the file does not declare: taken as missing", what, fill)
+        field.attrs["rule"] += f"; {fill:g}, an undeclared fill, is missing ({count} of {seen} values looked at)"
     return field
 
 
-def _convert(
-    values: NDArray[Any], way: Conversion, predictor: Predictor | None, what: str, units: Any
-) -> NDArray[np.float32]:
-    """Values in the canonical unit; refused where most of them are no such quantity."""
-    values = np.asarray(way(values), "f4")
-    if predictor is None:
-        return values
-    low, high = predictor.plausible
-    known = values[np.isfinite(values) & (values != 0)]
-    wrong = known[(known < low) | (known > high)]
-    if 2 * wrong.size > known.size:
+def _fills(array: xr.DataArray, predictor: Predictor, way: Conversion, what: str) -> dict[float, tuple[int, int]]:
+    """Codes of missing values that the file does not declare, each with its number among the values looked at."""
+    looks: dict[Any, list[Any]] = {
+        dim: [0, n - 1] if n > 1 else [0] for dim, n in array.sizes.items() if dim not in ("y", "x")
+    }
+    for dim in ("y", "x"):
+        free = max(0, array.sizes[dim] - SIDE)
+        looks[dim] = [slice(at, at + SIDE) for at in sorted({0, free // 2, free})]
+    places = [dict(zip(looks, place)) for place in product(*looks.values())]
+    seen = np.concatenate([array.isel(place).data.compute(scheduler="sync").ravel() for place in places])
+    values, counts = np.unique(seen[np.isfinite(seen)], return_counts=True)
+    usual = np.asarray(way(values), "f8")
+    odd = ~((usual >= predictor.min) & (usual <= predictor.max))
+    codes = FILLS * array.encoding.get("scale_factor", 1) + array.encoding.get("add_offset", 0)
+    odd[odd] = np.isclose(values[odd, None], codes, rtol=1e-6, atol=0).any(axis=1)
+    found = {float(v): (int(n), seen.size) for v, n in zip(values[odd], counts[odd])}
+    if found and odd.all():
         raise ValueError(
-            f"{what}, in {units!r} by the file or your word, gives {wrong[0]:g} {predictor.units} and the like in "
-            f"{wrong.size} of {known.size} cells, where {predictor.min:g} to {predictor.max:g} are usual: another unit "
-            "(units=...), a scale that was not applied (units='0.0001'), or a fill taken for a value"
+            f"{what} holds nothing but {', '.join(f'{fill:g}' for fill in found)} where it was looked at: a fill taken "
+            "for a value. Declare it in the file (rio edit-info --nodata ..., the attribute _FillValue)"
         )
-    return values
+    return found
+
+
+def _convert(
+    values: NDArray[Any],
+    way: Conversion,
+    predictor: Predictor | None,
+    what: str,
+    units: Any,
+    fills: tuple[float, ...] = (),
+) -> NDArray[np.float32]:
+    """Values in the canonical unit; refused where many of them are no such quantity."""
+    if predictor is None:
+        return np.asarray(way(values), "f4")
+    if fills:
+        values = np.where(np.isin(values, fills), np.nan, values)
+    values = np.asarray(way(only_possible(values, what, predictor, way, units)), "f4")
+    return values if not way.decibel else np.where(np.isfinite(values), values, np.float32(np.nan))

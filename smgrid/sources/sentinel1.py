@@ -14,7 +14,7 @@ Torres et al. (2012), Remote Sens. Environ. 120, 9-24, doi:10.1016/j.rse.2011.05
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -24,7 +24,19 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.sources._scenes import Paths, describe, elementwise, gather, listed, open_bands, peek, per_file, tags, when
+from smgrid.sources._scenes import (
+    Paths,
+    describe,
+    elementwise,
+    gather,
+    images,
+    listed,
+    open_bands,
+    peek,
+    per_file,
+    tags,
+    when,
+)
 
 NOISE = -30.0  # dB: below it VV is border noise, as in Earth Engine's guide
 LEAST, MOST = -60.0, 50.0  # dB: beyond them nothing is measured, so it is a fill
@@ -48,7 +60,8 @@ def open(
     ----------
     paths : path or sequence of paths
         Multi-band GeoTIFFs with bands VV, VH, angle in any order and case; others (elevation, ...) are left out. Pieces
-        of one UTC day are laid beside each other, the first on top.
+        of one UTC day are laid beside each other, the first on top. A stack of many images (`toBands`, bands such as
+        `20150505T193156_VV`) is as many scenes.
     bands : sequence of str, optional
         Names of the first bands, for files whose bands have none: `("VV", "VH", "angle")`.
     time : date or one a file, optional
@@ -86,36 +99,51 @@ def open(
     if scale not in (None, "dB", "linear"):
         raise ValueError(f"scale is 'dB' or 'linear' (power), not {scale!r}")
     files = listed(paths, "Sentinel-1 file")
-    scenes = []
+    scenes, orbits = [], []
     for path, said in zip(files, per_file(time, files, "time")):
-        found, stored = _open_scene(path, bands, scale)
-        scenes.append((path, when(path, said), _cleaned(found, stored, averaging)))
-    out = _with_orbits(
-        gather(scenes), [moment for _, moment, _ in scenes], [_orbit(path, orbit) for path in files], files
-    )
+        for image, found, stored in _open_scenes(path, bands, scale):
+            moment = when(image) if image and said is None else None
+            scenes.append((path, moment or when(path, said), _cleaned(found, stored, averaging)))
+            orbits.append(_orbit(path, image, orbit))
+    out = _with_orbits(gather(scenes), [moment for _, moment, _ in scenes], orbits, [path for path, _, _ in scenes])
     return _told(out, averaging)
 
 
-def _open_scene(path: str, bands: Sequence[str] | None, scale: str | None) -> tuple[xr.Dataset, str]:
-    """The bands wanted, as stored, and whether they hold dB or linear power."""
-    array = open_bands(path, bands)
+def _open_scenes(path: str, bands: Sequence[str] | None, scale: str | None) -> Iterator[tuple[str, xr.Dataset, str]]:
+    """For each image stacked in a file, its name ("" for one alone), the bands wanted as stored, and their scale."""
+    array, values = open_bands(path, bands), peek(path)
     labels = [str(band) for band in array["band"].values]
-    where: dict[str, int] = {}
-    for name, pattern in _BANDS.items():
-        hits = [k for k, label in enumerate(labels) if re.fullmatch(pattern, label.strip(), re.IGNORECASE)]
-        if len(hits) > 1:
-            raise ValueError(
-                f"{path}: {name!r} is there {len(hits)} times, the bands are {labels}: name them with bands="
-            )
-        where.update({name: hits[0]} if hits else {})
-    if not {"vv", "vh"} & set(where):
+    stacked = images(path, labels, _role)
+    for image, own in stacked.items():
+        where: dict[str, int] = {}
+        for k, label in own.items():
+            name = str(_role(label))
+            if name in where:
+                times = sum(_role(other) == name for other in own.values())
+                raise ValueError(
+                    f"{path}: {name!r} is there {times} times, the bands are {labels}: name them with bands="
+                )
+            where[name] = k
+        if {"vv", "vh"} & set(where):
+            yield image, *_as_stored(path, array, values, where, scale)
+    if not any(_role(label) in ("vv", "vh") for own in stacked.values() for label in own.values()):
         raise ValueError(
             f"{path} has no Sentinel-1 band: its bands are {labels}, wanted are VV, VH, angle. "
             'If they have no names, give them: bands=("VV", "VH", "angle")'
         )
-    values = peek(path)
+
+
+def _role(label: str) -> str | None:
+    """The variable that a band's name means."""
+    return next((name for name, pattern in _BANDS.items() if re.fullmatch(pattern, label, re.IGNORECASE)), None)
+
+
+def _as_stored(
+    path: str, array: xr.DataArray, values: NDArray[np.float64], where: Mapping[str, int], scale: str | None
+) -> tuple[xr.Dataset, str]:
+    """The bands of one image, and whether they hold dB or linear power."""
     looks = {name: values[k] for name, k in where.items()}
-    units = [str(u) for u in array["units"].values] if "units" in array.coords else [""] * len(labels)
+    units = [str(u) for u in array["units"].values] if "units" in array.coords else [""] * len(values)
     stored = _scale(path, looks, units[where.get("vv", where.get("vh", 0))], scale)
     found = {
         name: array.isel(band=k, drop=True).drop_vars(["scale", "offset", "units"], errors="ignore").astype("f4")
@@ -194,7 +222,7 @@ def _converted(values: NDArray[np.float32], *, stored: str, wanted: str) -> NDAr
 # ---- orbits
 
 
-def _orbit(path: str, said: tuple[int, str] | None) -> tuple[int, str]:
+def _orbit(path: str, image: str, said: tuple[int, str] | None) -> tuple[int, str]:
     """Relative orbit (0 where unknown) and pass ("" where unknown)."""
     if said is not None:
         if not 1 <= int(said[0]) <= 175 or str(said[1]).lower() not in ("ascending", "descending"):
@@ -203,7 +231,7 @@ def _orbit(path: str, said: tuple[int, str] | None) -> tuple[int, str]:
     written = tags(path)
     number = written.get("RELATIVEORBITNUMBER_START", written.get("RELATIVE_ORBIT", ""))
     way = written.get("ORBITPROPERTIES_PASS", written.get("PASS", "")).lower()
-    named = re.search(r"(S1[ABC])_\w{2}_GRD\w_\w{4}_\d{8}T\d{6}_\d{8}T\d{6}_(\d{6})", Path(path).name)
+    named = re.search(r"(S1[ABC])_\w{2}_GRD\w_\w{4}_\d{8}T\d{6}_\d{8}T\d{6}_(\d{6})", image or Path(path).name)
     if re.fullmatch(r"\d+(\.0*)?", number):
         return int(float(number)), way
     return (int(named[2]) - _MOST[named[1]]) % 175 + 1 if named else 0, way

@@ -28,6 +28,7 @@ from smgrid.sources._scenes import (
     describe,
     elementwise,
     gather,
+    images,
     listed,
     open_bands,
     peek,
@@ -55,7 +56,8 @@ def open(
     paths : path or sequence of paths
         Multi-band GeoTIFFs, or a file a band (`..._B04_10m.jp2`, `SCL.tif`); others than the six bands are left out.
         Bands of 20 m are repeated onto the finest grid given, which leaves means over cells as they are. Files of one
-        UTC day are laid together.
+        UTC day are laid together. A stack of many images (`toBands`, bands such as `20170505T001101_..._B4`) is as many
+        scenes.
     bands : sequence of str, optional
         Names of the first bands, for files whose bands have none: `("B04", "B03", "B02", "B08", "SCL")`.
     time : date or one a file, optional
@@ -88,7 +90,7 @@ def open(
     if offset not in (None, 0, -1000):
         raise ValueError(f"offset is what is added to the stored numbers, 0 or -1000, not {offset!r}")
     names = listed(paths, "Sentinel-2 file")
-    files = [_look(path, bands, said) for path, said in zip(names, per_file(time, names, "time"))]
+    files = [file for path, said in zip(names, per_file(time, names, "time")) for file in _look(path, bands, said)]
     _check_classes(files)
     finest = min(abs(step(file.array, "x")) for file in files)
     scenes, rules = [], set()
@@ -108,31 +110,42 @@ class _File:
     array: xr.DataArray
     where: dict[str, int]  # what is in which band
     looks: dict[str, NDArray[np.float64]]  # some known values of the reflectances
+    classes: NDArray[np.float64]  # and of the classification
 
     @property
     def day(self) -> np.datetime64 | None:
         return None if self.moment is None else self.moment.astype("M8[D]")
 
 
-def _look(path: str, bands: Sequence[str] | None, said: Any) -> _File:
+def _look(path: str, bands: Sequence[str] | None, said: Any) -> list[_File]:
+    """What a file holds; of a stack of many images (`toBands`) each is as a file of its own."""
     if "MSIL1C" in Path(path).name:
         raise ValueError(f"{path} is L1C, reflectance above the atmosphere: take L2A (surface reflectance)")
     array = open_bands(path, bands)
     labels = [str(band) for band in array["band"].values]
-    where = {role: k for k, label in reversed(list(enumerate(labels))) if (role := _role(label))}
-    if not where and len(labels) == 1:
+    stacked = {
+        image: {str(_role(label)): k for k, label in reversed(own.items())}
+        for image, own in images(path, labels, _role).items()
+    }
+    if not stacked and len(labels) == 1:
         found = re.search(r"(?<![A-Za-z0-9])(B0?(?:2|3|4|8|11|12)|SCL)(?:_\d\dm)?(?![A-Za-z0-9])", Path(path).name)
-        where = {str(_role(found[1])): 0} if found else {}
-    if not where:
+        stacked = {"": {str(_role(found[1])): 0}} if found else {}
+    if not stacked:
         raise ValueError(
             f"{path} has no Sentinel-2 band: its bands are {labels}, wanted are B2, B3, B4, B8, B11, B12. "
             'If they have no names, give them in order: bands=("B04", "B03", "B02", "B08", "SCL")'
         )
-    if array.attrs["stored_as"] in ("uint8", "int8") and set(where) - {"scl"}:
+    if array.attrs["stored_as"] in ("uint8", "int8") and any(set(where) - {"scl"} for where in stacked.values()):
         raise ValueError(f"{path} holds 8-bit numbers, a picture: take the reflectances (uint16)")
     values = peek(path)
-    looks = {role: values[k][np.isfinite(values[k]) & (values[k] != 0)] for role, k in where.items() if role != "scl"}
-    return _File(path, when(path, said), array, where, looks)
+    known = np.isfinite(values)
+    files = []
+    for image, where in stacked.items():
+        looks = {role: values[k][known[k] & (values[k] != 0)] for role, k in where.items() if role != "scl"}
+        classes = values[where["scl"]][known[where["scl"]]] if "scl" in where else np.empty(0)
+        moment = when(image) if image and said is None else None
+        files.append(_File(path, moment or when(path, said), array, where, looks, classes))
+    return files
 
 
 def _role(label: str) -> str | None:
@@ -150,14 +163,11 @@ def _check_classes(files: Sequence[_File]) -> None:
             f"{', '.join(bare)} have no scene classification (SCL), other days have: give it for all or none"
         )
     for file in files:
-        if "scl" in file.where:
-            classes = peek(file.path)[file.where["scl"]]
-            classes = classes[np.isfinite(classes)]
-            if classes.size and (classes.max() > 11 or (classes % 1).any()):
-                raise ValueError(
-                    f"{file.path}: the band taken for SCL reaches {classes.max():g}, but classes are whole numbers, "
-                    "0 to 11: check the order of the bands"
-                )
+        if file.classes.size and (file.classes.max() > 11 or (file.classes % 1).any()):
+            raise ValueError(
+                f"{file.path}: the band taken for SCL reaches {file.classes.max():g}, but classes are whole numbers, "
+                "0 to 11: check the order of the bands"
+            )
 
 
 def _encoding(file: _File, same_day: Sequence[_File], offset: int | None) -> tuple[float, float, str]:

@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.files import chunk_of, fingerprint, netcdf, pending, several
+from smgrid.files import ContentError, chunk_of, fingerprint, netcdf, pending, several
 from smgrid.grid import Grid
 from smgrid.sources._smap import FILL, PRODUCTS, dataset, dates_of, volume_fraction
 from smgrid.sources._smap_points import Points, lay_points
@@ -188,7 +188,10 @@ def _metadata(data: netCDF4.Dataset) -> dict[str, str]:
 def _day(path: Path, data: netCDF4.Dataset, orbit: str, about: dict[str, str]) -> np.datetime64:
     """The UTC day: that of the file name, held against the metadata and the instants of one row."""
     named = dates_of(path)[:1]
-    stated = [np.datetime64(about["begins"][:10], "D")] if re.match(r"\d{4}-\d\d-\d\d", about["begins"]) else []
+    try:
+        stated = [np.datetime64(about["begins"][:10], "D")] if re.match(r"\d{4}-\d\d-\d\d", about["begins"]) else []
+    except ValueError as error:
+        raise ValueError(f"{path}: the metadata give no date: {error}; the file is damaged") from error
     seen: list[np.datetime64] = []
     group, name = data.groups[f"{_GROUP}_{orbit}"], "tb_time_seconds" + ("_pm" if orbit == "PM" else "")
     if name in group.variables:
@@ -261,9 +264,9 @@ class _Map:
             wrong = (index != here) & (index != FLAG_FILL) & (index >= 0) & (index < FLAG_FILL)
             if wrong.any():
                 at = tuple(int(k[0]) for k in np.nonzero(wrong))
-                raise ValueError(
-                    f"{name + suffix!r} says {index[at]} where the array's place says {here.ravel()[at[axis]]}: the "
-                    "array is flipped or cut; use the granule as it was distributed"
+                raise ContentError(
+                    f"{self.path}: {name + suffix!r} says {index[at]} where the array's place says "
+                    f"{here.ravel()[at[axis]]}: the array is flipped or cut; use the granule as it was distributed"
                 )
 
 

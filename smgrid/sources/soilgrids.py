@@ -162,6 +162,12 @@ def _check_values(path: str, prop: str, values: NDArray[np.float64]) -> None:
             f"{path}: {name!r} has the median {middle * divisor:g}, expected are {least * divisor:g} to "
             f"{most * divisor:g} {unit}: it holds another property or unit. SoilGrids 2.0 is int16 in {unit}"
         )
+    if prop != "bdod" and values.max() <= 100:  # sand or clay of at most 10 % everywhere, or numbers that are percent
+        raise ValueError(
+            f"{path}: {name!r} is nowhere above {values.max():g} where it was looked at: percent, where SoilGrids 2.0 "
+            f"is int16 in g/kg. Open it with smgrid.sources.raster.open(path, name={name!r}, units='%'), or "
+            "units='g kg-1' if it is so after all"
+        )
 
 
 def _told(soil: xr.Dataset, depths: Mapping[str, set[str]]) -> xr.Dataset:

@@ -1,0 +1,245 @@
+"""Says what layers maps have, and makes all layers of one block from one read of its predictors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smgrid import __version__
+from smgrid.conformal import bounds
+from smgrid.models import Model
+from smgrid.regressors import one_thread
+from smgrid.shapes import (
+    BEYOND,
+    INSIDE,
+    INVALID,
+    MASKED,
+    MISSING,
+    NOT_PREDICTED,
+    OUTSIDE,
+    PREDICTED,
+    layer_attributes,
+)
+from smgrid.units import Conversion
+
+LAYERS = ("soil_moisture", "status", "culprit")
+"""Layers that any model gives."""
+
+TRAINED = ("spread", "interval", "dissimilarity")
+"""Layers that need a forest, or the training rows."""
+
+PARTS = {"interval": ("lower", "upper"), "dissimilarity": ("dissimilarity", "applicability")}
+"""Variables of layers that are not one variable of the same name."""
+
+NOTHING = dict.fromkeys(("soil_moisture", "spread", "lower", "upper", "dissimilarity"), np.nan)
+NOTHING |= {"status": 0, "culprit": 0, "applicability": NOT_PREDICTED}
+"""What stands in a cell that has no prediction, by variable."""
+
+TILE = 65536  # rows encoded at once inside a block; bounds memory whatever the chunk
+
+
+def dtype_of(variable: str) -> str:
+    """Type of a variable, in memory and on disk."""
+    return "float32" if np.isnan(NOTHING[variable]) else "uint8"
+
+
+# ---- what is wanted
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The variables that maps shall have, and the numbers that they follow from.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Variables, in order.
+    level, half : float
+        Nominal coverage of the interval, and half its width.
+    threshold : float
+        Largest dissimilarity inside the area of applicability.
+    """
+
+    names: tuple[str, ...]
+    level: float = np.nan
+    half: float = np.nan
+    threshold: float = np.nan
+
+    @classmethod
+    def of(cls, layers: Sequence[str], model: Model, level: float) -> Wanted:
+        """The layers asked for, each once; those that there are none of, or none from this model, are refused."""
+        layers = (layers,) if isinstance(layers, str) else tuple(layers)
+        if not layers:
+            raise ValueError(f"no layers asked for; there are {[*LAYERS, *TRAINED]}")
+        whole = {part: layer for layer, parts in PARTS.items() for part in parts}
+        for name in layers:
+            if name not in (*LAYERS, *TRAINED, *whole):
+                raise ValueError(f"there is no layer {name!r}; there are {[*LAYERS, *TRAINED]}")
+        asked = {whole.get(name, name) for name in layers}
+        _refuse(asked, model)
+        names = tuple(dict.fromkeys(part for name in layers for part in PARTS.get(name, (name,))))
+        kept = model.calibration
+        ours: dict[str, float] = {}
+        if kept is not None and "interval" in asked:
+            ours = {"half": kept.half_width(level), "level": float(level)}
+        if kept is not None and "dissimilarity" in asked:
+            ours["threshold"] = kept.reach.threshold
+        return cls(names, **ours)
+
+    def attributes(self, name: str, model: Model) -> dict[str, Any]:
+        """CF attributes of one variable."""
+        attrs = layer_attributes(name, list(self.names), list(model.predictors))
+        if name in ("lower", "upper") and model.calibration is not None:
+            attrs["long_name"] = f"{name} bound of the {100 * self.level:.4g} % prediction interval"
+            attrs |= {"level": self.level, "half_width": self.half}
+            attrs["comment"] = (
+                f"split-conformal, calibrated at {model.calibration.stations} stations left out of training; cut to 0..1"
+            )
+        if name in ("dissimilarity", "applicability"):
+            attrs |= {"threshold": self.threshold, "references": "doi:10.1111/2041-210X.13650"}
+        return attrs
+
+
+def _refuse(asked: set[str], model: Model) -> None:
+    """Refuse what this model cannot give, and say which model could."""
+    kind = type(model.regressor).__name__
+    if "spread" in asked and not model.is_forest:
+        raise ValueError(
+            f"'spread' is the standard deviation over the trees of a random forest, and this model is of "
+            f"{kind}: train smgrid.make_regressor('rf'), or leave 'spread' out"
+            + ("; 'interval' says of any model how far it errs" if "interval" not in asked else "")
+        )
+    if model.calibration is not None:
+        return
+    for name, why in (("interval", "errors at stations left out of training"), ("dissimilarity", "training rows")):
+        if name in asked:
+            raise ValueError(
+                f"{name!r} needs {why}, and this model keeps none: train it (anew) with smgrid.train on samples that "
+                f"name the 'station' of each row, or leave {name!r} out"
+            )
+
+
+# ---- one block
+
+
+@dataclass(frozen=True)
+class Input:
+    """One array that a block gets: where its axes go among the block's dims, and how its values convert."""
+
+    axes: tuple[int, ...]
+    conversion: Conversion
+    plausible: tuple[float, float]
+    trained: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens to a block; a value, so that equal plans make equal blocks."""
+
+    names: tuple[str, ...]
+    inputs: tuple[Input, ...]
+    wanted: Wanted
+    ndim: int
+    masked: bool
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return ("smgrid.predict", __version__, repr(self))
+
+    def __call__(self, model: Model, *arrays: Any) -> Any:
+        """Predict one block.
+
+        Parameters
+        ----------
+        model : Model
+        *arrays : arrays in the order of `names`, each with its own dims
+
+        Returns
+        -------
+        array, or tuple of arrays where there are several layers; each has the dims and shape of the block
+        """
+        placed = [_placed(a, i.axes, self.ndim) for a, i in zip(arrays, self.inputs)]
+        shape = np.broadcast_shapes(*(a.shape for a in placed))
+        where = placed.pop().astype(bool) if self.masked else None
+        values = [i.conversion(a) for a, i in zip(placed, self.inputs)]
+        status, culprit = self._judge(values, where, shape)
+        made = {
+            name: np.full(status.size, NOTHING[name], dtype_of(name))
+            for name in self.wanted.names
+            if name not in ("status", "culprit")
+        }
+        known = np.flatnonzero(status.ravel() <= OUTSIDE)
+        with one_thread():
+            for start in range(0, known.size if made else 0, TILE):
+                cells = known[start : start + TILE]
+                for name, found in self._tile(model, _columns(values, cells, shape)).items():
+                    made[name][cells] = found
+        made |= {"status": status, "culprit": culprit}
+        layers = tuple(made[name].reshape(shape) for name in self.wanted.names)
+        return layers[0] if len(layers) == 1 else layers
+
+    def _tile(self, model: Model, columns: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All variables of some cells that have every predictor: encoded once, every tree walked once."""
+        names, found = set(self.wanted.names), dict[str, NDArray[Any]]()
+        rows = model.inputs(columns)
+        if "spread" in names:
+            found["soil_moisture"], found["spread"] = model.predict_spread(rows)
+        elif names & {"soil_moisture", "lower", "upper"}:
+            found["soil_moisture"] = model.predict_inputs(rows)
+        if names & {"lower", "upper"}:
+            found["lower"], found["upper"] = bounds(found["soil_moisture"], self.wanted.half)
+        if names & {"dissimilarity", "applicability"} and model.calibration is not None:
+            index = model.calibration.reach.dissimilarity(rows)
+            found["dissimilarity"] = index
+            found["applicability"] = np.where(index <= np.float32(self.wanted.threshold), INSIDE, BEYOND)
+        return {name: values for name, values in found.items() if name in names}
+
+    def _judge(
+        self, values: list[NDArray[Any]], where: NDArray[np.bool_] | None, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Status and culprit of every cell, predictor by predictor; the first that fails is named."""
+        status, culprit = np.zeros(shape, "u1"), np.zeros(shape, "u1")
+        trained = {"status", "culprit"} & set(self.wanted.names)
+        for number, (value, i) in enumerate(zip(values, self.inputs), start=1):
+            missing = np.isnan(value)
+            low, high = i.plausible
+            bad = missing | ~((value >= low) & (value <= high)) if low > -np.inf else ~np.isfinite(value)
+            if bad.any():
+                first = bad & (status < MISSING)
+                culprit[first] = number
+                status[first] = np.where(np.broadcast_to(missing, shape)[first], MISSING, INVALID)
+            if trained and i.trained is not None:
+                low, high = i.trained
+                out = ((value < low) | (value > high)) & (status == PREDICTED)
+                if out.any():
+                    culprit[out] = number
+                    status[out] = OUTSIDE
+        if where is not None:
+            masked = np.broadcast_to(~where, shape)
+            status[masked], culprit[masked] = MASKED, 0
+        return status, culprit
+
+
+def _placed(array: Any, axes: tuple[int, ...], ndim: int) -> NDArray[Any]:
+    """View an array among the block's dims: own axes in the block's order, 1 elsewhere."""
+    array = np.asarray(array).transpose(np.argsort(axes))
+    shape = [1] * ndim
+    for axis, size in zip(sorted(axes), array.shape):
+        shape[axis] = size
+    return array.reshape(shape)
+
+
+def _columns(values: list[NDArray[Any]], cells: NDArray[np.intp], shape: tuple[int, ...]) -> list[NDArray[Any]]:
+    """Values of some cells of the block, an array a predictor; what is smaller than the block is never blown up."""
+    place = np.unravel_index(cells, shape)
+    return [
+        v.reshape(-1)[cells]
+        if v.shape == shape
+        else v[tuple(p if n > 1 else 0 for p, n in zip(place, v.shape))]
+        if v.size > 1
+        else np.full(cells.size, v.reshape(()))
+        for v in values
+    ]
