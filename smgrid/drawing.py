@@ -42,12 +42,25 @@ def words(quantity: str, units: str | None) -> str:
     >>> words("correlation", "1")
     'correlation'
     """
-    unit = re.sub(r"(?<=[a-z])-?\d+", _raise, units or "")
+    unit = re.sub(r"(?<=[a-z])-?\d+|\^\d", _raise, units or "")
     return ", ".join(filter(None, [quantity, "" if unit == "1" else unit]))
 
 
+def plain(name: object, most: int = 40) -> str:
+    r"""A name as figures may write it: matplotlib takes $ for mathematics, and a leading _ for "not in the legend".
+
+    Examples
+    --------
+    >>> plain("RF, $1"), plain("_smap"), plain("a" * 50, most=5)
+    ('RF, \\$1', ' _smap', 'aaaa…')
+    """
+    text = "".join(c if c.isprintable() else " " for c in str(name))
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
 def _raise(power: re.Match[str]) -> str:
-    return power[0].translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
+    return power[0].strip("^").translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
 
 
 def is_synthetic(*objects: Any) -> bool:
