@@ -51,6 +51,7 @@ _ROOMS = (
     "plot",
     "predict",
     "published",
+    "report",
     "resampling",
     "scenarios",
     "synthetic",

@@ -112,6 +112,30 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="check everything, say what would be made, write nothing"
     )
     predict.set_defaults(run=_predict)
+
+    judge = commands.add_parser("judge", help="judge maps against a reference, and write one HTML page about it")
+    judge.add_argument(
+        "map", metavar="MAP", help="soil moisture: Zarr store, NetCDF or GeoTIFF; 'maps_*.tif' for several days"
+    )
+    judge.add_argument("reference", metavar="REFERENCE", help="what it is judged by, such as airborne maps")
+    judge.add_argument("out", metavar="OUT.html", help="page to write")
+    judge.add_argument("--coarse", metavar="SMAP", help="coarse predictor: which share of its steps does the map copy?")
+    judge.add_argument(
+        "--also", metavar="MAP", action="append", default=[], help="another map to judge; may be repeated"
+    )
+    judge.add_argument("--dates", help="a date (or month), several with commas, or FROM:TO; all shared ones otherwise")
+    judge.add_argument(
+        "--bbox", type=float, nargs=4, metavar=("WEST", "SOUTH", "EAST", "NORTH"), help="in degrees; all otherwise"
+    )
+    judge.add_argument(
+        "--variable",
+        type=_pairs,
+        default={},
+        help="such as map=sm,reference=airborne; soil_moisture or the only one otherwise",
+    )
+    judge.add_argument("--units", type=_pairs, default={}, help="at your word, such as reference=%%,coarse='m3 m-3'")
+    judge.add_argument("--title", help="of the page")
+    judge.set_defaults(run=_judge)
     return parser
 
 
@@ -224,6 +248,43 @@ def _predict(args: argparse.Namespace) -> None:
         print(f"written: {path}")
 
 
+def _judge(args: argparse.Namespace) -> None:
+    from smgrid.exhibits import open_map
+    from smgrid.report import checked_path, page, save
+    from smgrid.sayings import sayings
+    from smgrid.verdict import judge
+
+    roles = {"map", "reference", "coarse"}
+    strange = sorted({*args.variable, *args.units} - roles)
+    if strange:
+        raise ValueError(f"--variable and --units take {sorted(roles)}, not {strange}")
+
+    def opened(path: str, role: str) -> Any:
+        return open_map(path, variable=args.variable.get(role), units=args.units.get(role))
+
+    out = checked_path(args.out)
+    maps = {name: opened(path, "map") for name, path in _named([args.map, *args.also]).items()}
+    reference = opened(args.reference, "reference")
+    coarse = None if args.coarse is None else opened(args.coarse, "coarse")
+    cut = [_cut(f, args.bbox, args.dates if "time" in f.dims else None) for f in (*maps.values(), reference)]
+    verdict = judge(dict(zip(maps, cut)), cut[-1], coarse=coarse)
+    save(page(verdict, args.title), out)
+    for saying in sayings(verdict):
+        print(f"{saying.about}\n" + "\n".join(f"  {line}" for line in saying.lines))
+    print(f"written: {out}")
+
+
+def _named(paths: list[str]) -> dict[str, str]:
+    """Maps by the name of their file, and of its folder where two are alike."""
+    names = [Path(path).stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{Path(path).absolute().parent.name}/{name}" for path, name in zip(paths, names)]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise ValueError(f"maps are known by their file's name, and {double} comes more than once: rename one")
+    return dict(zip(names, paths))
+
+
 def _writer(args: argparse.Namespace) -> Any:
     """The function that writes maps to the suffix asked for."""
     suffix = Path(args.out).suffix.lower()
@@ -242,7 +303,7 @@ def _writer(args: argparse.Namespace) -> Any:
     raise ValueError(f"OUT ends in .zarr, .tif or .nc, not {suffix!r}: {args.out}")
 
 
-def _cut(cube: xr.Dataset, bbox: Sequence[float] | None, dates: str | None) -> xr.Dataset:
+def _cut(cube: Any, bbox: Sequence[float] | None, dates: str | None) -> Any:
     """The part of a cube that was asked for."""
     from smgrid.grid import Grid
 

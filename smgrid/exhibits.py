@@ -81,7 +81,9 @@ def _which(names: list[str], variable: str | None, path: Path) -> str:
     if "soil_moisture" in names:
         return "soil_moisture"
     if len(names) > 1:
-        raise ValueError(f"{path} holds {names} and no soil_moisture: say which one, --variable {names[0]}")
+        raise ValueError(
+            f"{path} holds {names} and no soil_moisture: say which one, --variable map={names[0]} (or reference=, coarse=)"
+        )
     return names[0]
 
 
@@ -102,8 +104,8 @@ def as_soil_moisture(field: xr.DataArray, what: str) -> xr.DataArray:
     units = field.attrs.get("units")
     if not units:
         raise ValueError(
-            f"{what} does not say its units: give them, --units {SOIL_MOISTURE!r} or --units %, "
-            "or write them into the file, field.attrs['units']"
+            f"{what} does not say its units: give them (--units map=% or reference=%, or 'map={SOIL_MOISTURE}'), or "
+            "write them into the file, field.attrs['units'] = ..."
         )
     change = conversion(units, SOIL_MOISTURE)
     if change is None or change.decibel:
@@ -243,7 +245,9 @@ def _same_days(every: dict[str, xr.DataArray], notes: list[str]) -> dict[str, xr
     if len(shared) < most:
         notes.append(f"Judged on the {len(shared)} days that all have, {_listed(np.array(shared))}.")
     if undated:
-        notes.append(f"{', '.join(map(_the, undated))}: without a date, taken as of {str(shared[0])[:10]}.".capitalize())
+        notes.append(
+            f"{', '.join(map(_the, undated))}: without a date, taken as of {str(shared[0])[:10]}.".capitalize()
+        )
     return {
         name: dated[name].sel(time=shared) if name in dated else field.expand_dims(time=shared)
         for name, field in every.items()
@@ -265,6 +269,5 @@ def _check_values(field: xr.DataArray, name: str) -> None:
     if values.size and np.median(values) > WETTEST:
         raise ValueError(
             f"{_the(name)} has a median of {np.median(values):.3g} {SOIL_MOISTURE}, more water than volume: likely "
-            "percent that calls itself otherwise: field.attrs['units'] = '%', or --units %"
+            "percent that calls itself otherwise: field.attrs['units'] = '%' (--units map=% or reference=%)"
         )
-

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 PARTS = (
     ("mse_bias", "bias²", BLUE, ""),
-    ("mse_variance", "spread: (sd p − sd o)²", ORANGE, "///"),  # noqa: RUF001
-    ("mse_correlation", "pattern: 2 sd p sd o (1 − R)", GREEN, "..."),  # noqa: RUF001
+    ("mse_variance", "spread: (sd p − sd o)²", ORANGE, "///"),
+    ("mse_correlation", "pattern: 2 sd p sd o (1 − R)", GREEN, "..."),
 )
 MOST = 6  # days drawn
 
@@ -57,7 +57,9 @@ def decomposition(cards: Any) -> Figure:
     left = np.zeros(len(bars))
     for name, label, colour, hatch in PARTS:
         size = np.nan_to_num([float(one[name]) for *_, one in bars])
-        ax.barh(place, size, left=left, height=0.8, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4, label=label)
+        ax.barh(
+            place, size, left=left, height=0.8, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4, label=label
+        )
         left += size
     ax.set_yticks(place, [f"{day}  {plain(name)}".strip() for day, name, _ in bars], fontsize=SMALL)
     ax.invert_yaxis()
@@ -207,7 +209,13 @@ def _panels(days: list[str], rows: int, **share: Any) -> tuple[Figure, Any]:
 
 def _style(k: int) -> dict[str, Any]:
     lines = ("-", "--", "-.", ":")
-    return {"color": HUES[k % 6], "marker": MARKERS[k % 8], "linestyle": lines[k % 4], "markersize": 4, "linewidth": 1.2}
+    return {
+        "color": HUES[k % 6],
+        "marker": MARKERS[k % 8],
+        "linestyle": lines[k % 4],
+        "markersize": 4,
+        "linewidth": 1.2,
+    }
 
 
 def _axes(ax: Axes, x: str, y: str) -> None:

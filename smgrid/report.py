@@ -70,7 +70,12 @@ def write(path: str | Path, maps: Any, reference: Any, *, coarse: Any = None, ti
     >>> report.write("page.html", {"RF": maps}, scene.airborne, coarse=scene.smap)  # doctest: +SKIP
     """
     path = checked_path(path)
-    made = page(judge(maps, reference, coarse=coarse), title)
+    return save(page(judge(maps, reference, coarse=coarse), title), path)
+
+
+def save(made: str, path: str | Path) -> Path:
+    """Write a page that is whole or not there: under another name first, then renamed."""
+    path = checked_path(path)
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(made, encoding="utf-8", newline="\n")
@@ -111,13 +116,13 @@ def page(verdict: Verdict, title: str | None = None) -> str:
 
     folder = files("smgrid") / "data"
     style, script, html = ((folder / f"report.{kind}").read_text("utf-8") for kind in ("css", "js", "html"))
-    names = list(verdict.maps)
+    names, grid, days = list(verdict.maps), verdict.grid, len(verdict.days)
+    when = "no date" if not days else verdict.days[0] if days == 1 else f"{days} days"
     payload, thinned = _payload(verdict)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_clean)
     return environment.from_string(html).render(
         title=title or f"Soil moisture: {_listed(names)} against a reference",
-        lead=f"{_listed(names)}: {'1 day' if len(verdict.days) == 1 else f'{len(verdict.days)} days' if verdict.days else 'no date'}, "
-        f"{verdict.grid.ny} x {verdict.grid.nx} cells of {verdict.grid.km:g} km.",
+        lead=f"{_listed(names)}: {when}, {grid.ny} x {grid.nx} cells of {grid.km:g} km.",
         synthetic=verdict.synthetic,
         version=__version__,
         style=Markup(style),
@@ -256,14 +261,15 @@ def _figures(verdict: Verdict) -> Iterator[_Picture]:
         raster=True,
     )
     yield _picture(
-        plot.seams(found), f"Mean step between neighbours by distance from the {cell} edge; an imprint peaks at 0.{tail}"
+        plot.seams(found),
+        f"Mean step between neighbours by distance from the {cell} edge; an imprint peaks at 0.{tail}",
     )
     yield _picture(
         plot.decomposition(cards), f"Mean square error: bias, spread and pattern, which add up to the whole.{tail}"
     )
     yield _picture(
         plot.fss(cards),
-        "Fractions skill score of each map's wettest cells by window: how far off, in cells, wet places are.{}".format(tail),
+        f"Fractions skill score of each map's wettest cells by window: how far off, in cells, wet places are.{tail}",
     )
     whole = {name: card for name, card in cards.items() if np.isfinite(card.get("coherence", np.nan)).any()}
     if whole:

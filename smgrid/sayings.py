@@ -18,7 +18,7 @@ from smgrid.verdict import Verdict, by_day
 
 ALPHA = 0.05
 UNIT = "m³ m⁻³"
-MINUS = "−"  # noqa: RUF001
+MINUS = "−"
 
 
 class Saying(NamedTuple):
@@ -106,7 +106,8 @@ def _edges(verdict: Verdict) -> Iterable[str]:
         sure = p < ALPHA
         if known.size == 1:
             verb = "show" if sure[0] else "do not show beyond chance"
-            line = f"{who}: {cell} edges {verb} (steps there are {number(ratio[0], 2)} times those elsewhere, {chance(p[0])})"
+            size = f"steps there are {number(ratio[0], 2)} times those elsewhere"
+            line = f"{who}: {cell} edges {verb} ({size}, {chance(p[0])})"
         else:
             line = (
                 f"{who}: {cell} edges show on {int(sure.sum())} of {int(known.sum())} days (p < {ALPHA}); steps there "
@@ -169,21 +170,22 @@ def _pattern(verdict: Verdict) -> Iterable[str]:
 def _skill(name: str, card: xr.Dataset, coarse: str) -> Iterable[str]:
     """How the error stands against the coarse field's own."""
     words = {"blocks": f"{coarse} as blocks", "smooth": f"{coarse} spread smoothly"}
+    parts = []
     for baseline in [b for b in words if b in card["baseline"].values]:
-        one = card["skill"].sel(baseline=baseline)
-        skill = np.atleast_1d(one.values).ravel()
+        skill = np.atleast_1d(card["skill"].sel(baseline=baseline).values).ravel()
         interval = card["skill_interval"].sel(baseline=baseline).values.reshape(-1, 2)
         if not np.isfinite(skill).any():
             continue
         better, worse = int((interval[:, 0] > 0).sum()), int((interval[:, 1] < 0).sum())
         if skill.size == 1:
-            sure = "lower" if better else "higher" if worse else "not different beyond chance"
-            yield f"{name}: skill {signed(skill[0], 2)} against {words[baseline]}: its mean square error is {sure}."
+            sure = "lower than" if better else "higher than" if worse else "not beyond chance different from"
+            parts.append(f"{sure} that of {words[baseline]} (skill {signed(skill[0], 2)})")
         else:
-            yield (
-                f"{name}: against {words[baseline]}, its mean square error is lower on {better} and higher on {worse} of "
-                f"{skill.size} days beyond chance (skill {_range(skill, 2)})."
-            )
+            days = f"lower than that of {words[baseline]} on {better} and higher on {worse} of {skill.size} days"
+            parts.append(f"{days} (skill {_range(skill, 2)})")
+    if parts:
+        sure = "beyond chance, " if _days(card) > 1 else ""
+        yield f"{name}: {sure}the mean square error is {'; '.join(parts)}."
 
 
 def _patches(verdict: Verdict) -> Iterable[str]:
@@ -207,7 +209,7 @@ def _lines(verdict: Verdict) -> Iterable[str]:
         if not len(table):
             continue
         days = f" on {table['time'].nunique()} of {len(verdict.days)} days" if "time" in table else ""
-        many = "1 straight line runs" if len(table) == 1 else f"{len(table)} straight lines run"
+        many = "one straight line runs" if len(table) == 1 else f"{len(table)} straight lines run"
         yield (
             f"{_who(name)}: {many} right across the map away from 9-km edges{days} (q < {ALPHA}), as trees leave them "
             "that were fed coordinates."
@@ -261,19 +263,19 @@ def chance(p: float) -> str:
 
 def _range(values: Sequence[float] | np.ndarray, digits: int = 3) -> str:
     """The only value, or the smallest and largest by day."""
-    values = np.asarray(values, "f8")
-    values = values[~np.isnan(values)]
-    if not values.size:
+    known = np.asarray(values, "f8")
+    known = known[~np.isnan(known)]
+    if not known.size:
         return "n/a"
-    low, high = number(float(values.min()), digits), number(float(values.max()), digits)
+    low, high = number(float(known.min()), digits), number(float(known.max()), digits)
     return low if low == high else f"{low} to {high}"
 
 
 def _spread(card: xr.Dataset, measure: str, digits: int = 3) -> str:
-    """In brackets: the 95 % interval of one day, or the range of several."""
+    """In brackets: the 95 % interval of one day, or the range over single days."""
     values = _values(card, measure)
     if values.size > 1:
-        return f" ({_range(values, digits)} by day)"
+        return f" ({_range(values, digits)} on single days)"
     low, high = card[f"{measure}_interval"].values.ravel()
     if math.isnan(low):
         return ""

@@ -34,11 +34,13 @@ class Table(NamedTuple):
 
 
 SCORES = (  # measure, heading, digits, with its interval
-    ("n", "n", 0, False),
     ("bias", "bias", 3, True),
     ("rmse", "RMSE", 3, True),
-    ("ubrmse", "ubRMSE", 3, False),
     ("pearson_r", "R", 2, True),
+)
+MORE = (  # to the right of the seams
+    ("n", "n", 0, False),
+    ("ubrmse", "ubRMSE", 3, False),
     ("slope", "slope", 2, False),
     ("r_between", "R between", 2, False),
     ("r_within", "R within", 2, True),
@@ -50,27 +52,33 @@ SCORES = (  # measure, heading, digits, with its interval
 def score_table(verdict: Verdict) -> Table:
     """Scores and seams, a row per day and map."""
     some = next(iter(verdict.cards.values()))
-    shown = [entry for entry in SCORES if entry[0] in some]
-    heads = [Head("day"), Head("map")]
-    heads += [Head(label, _units(some[name]), some[name].attrs.get("long_name", "")) for name, label, *_ in shown]
-    heads += [
+    first, last = ([entry for entry in entries if entry[0] in some] for entries in (SCORES, MORE))
+    seams = [
         Head("B", "", "mean step at coarse edges over that elsewhere; 1 = no imprint"),
         Head("p", "", "p-value of B"),
     ]
-    copied = bool(verdict.imprints)
-    heads += [Head("copied", "%", "share of the coarse field's steps that the map copies, ± standard error")] * copied
+    if verdict.imprints:
+        seams.append(Head("copied", "%", "share of the coarse field's steps that the map copies, ± standard error"))
+    heads = [Head("day"), Head("map"), *_heads(some, first), *seams, *_heads(some, last)]
     rows = []
     for k, day in enumerate(verdict.days or [""]):
         for name, card in verdict.cards.items():
-            one = card.isel(time=k) if "time" in card.dims else card
-            seam = _at(verdict.seams[name], k)
-            row = [day or "no date", name]
-            row += [_measure(one, measure, digits, bounds) for measure, _, digits, bounds in shown]
-            row += [number(float(seam["ratio"]), 2), chance(float(seam["p_value"])).removeprefix("p ").removeprefix("= ")]
-            row += [_share(_at(verdict.imprints[name], k))] if copied else []
-            rows.append(row)
-    note = "In brackets 95 % intervals, from drawing whole coarse cells. Hold the pointer over a heading for its meaning."
+            one, seam = _at(card, k), _at(verdict.seams[name], k)
+            said = [
+                number(float(seam["ratio"]), 2),
+                chance(float(seam["p_value"])).removeprefix("p ").removeprefix("= "),
+            ]
+            said += [_share(_at(verdict.imprints[name], k))] if verdict.imprints else []
+            left, right = ([_measure(one, m, digits, b) for m, _, digits, b in entries] for entries in (first, last))
+            rows.append([day or "no date", name, *left, *said, *right])
+    note = (
+        "In brackets 95 % intervals, from drawing whole coarse cells. Hold the pointer over a heading for its meaning."
+    )
     return Table("Scores of each map against the reference, and its seams", heads, rows, 2, note)
+
+
+def _heads(card: xr.Dataset, entries: list[tuple[str, str, int, bool]]) -> list[Head]:
+    return [Head(label, _units(card[name]), card[name].attrs.get("long_name", "")) for name, label, *_ in entries]
 
 
 def all_tables(verdict: Verdict) -> list[Table]:
@@ -211,7 +219,9 @@ def _changes(name: str, card: xr.Dataset) -> Table:
     rows = []
     for k in range(card.sizes.get("change", 0)):
         one = card.isel(change=k)
-        rows.append([*(str(one[end].values)[:10] for end in ("start", "end")), *(_measure(one, key, 3, True) for key in shown)])
+        rows.append(
+            [*(str(one[end].values)[:10] for end in ("start", "end")), *(_measure(one, key, 3, True) for key in shown)]
+        )
     return Table(f"{name}: change from day to day", heads, rows, 2)
 
 
@@ -233,8 +243,8 @@ def _measure(one: xr.Dataset, name: str, digits: int, bounds: bool) -> str:
 
 
 def _small(value: float, digits: int) -> str:
-    """A number; squares of soil moisture keep their digits."""
-    return f"{value:.2e}".replace("-", "−") if 0 < abs(value) < 0.5 * 10.0**-digits else number(value, digits)  # noqa: RUF001
+    """A number; with four digits, squares of soil moisture are left some too."""
+    return f"{value:.2e}".replace("-", "−") if digits == 4 and 0 < abs(value) < 0.01 else number(value, digits)
 
 
 def _share(one: xr.Dataset) -> str:
@@ -260,13 +270,22 @@ def provenance(verdict: Verdict) -> Iterable[tuple[str, str]]:
 
     grid, some = verdict.grid, next(iter(verdict.cards.values()))
     lon, lat = grid.lonlat()
-    yield "smgrid", f"{__version__}; numpy {np.__version__}, xarray {xr.__version__}, Python {platform.python_version()}"
-    yield "window", f"{grid.ny} x {grid.nx} cells of {grid.km:g} km of the EASE-Grid 2.0, row {grid.row}, column {grid.col}"
+    yield (
+        "smgrid",
+        f"{__version__}; numpy {np.__version__}, xarray {xr.__version__}, Python {platform.python_version()}",
+    )
+    yield (
+        "window",
+        f"{grid.ny} x {grid.nx} cells of {grid.km:g} km of the EASE-Grid 2.0, row {grid.row}, column {grid.col}",
+    )
     yield "centres", f"{lon[0]:.4f} to {lon[-1]:.4f} degrees east, {lat[-1]:.4f} to {lat[0]:.4f} degrees north"
     yield "days", ", ".join(verdict.days) or "not dated"
     yield "intervals", f"{some.attrs['interval']}, {some.attrs['bootstrap_km']:g} km, seed {some.attrs['seed']}"
     for found in list(verdict.seams.values())[:1]:
-        yield "seams", f"{found.attrs['permutations']} permutations of strips, seed {found.attrs['seed']}; {found.attrs['source']}"
+        yield (
+            "seams",
+            f"{found.attrs['permutations']} permutations of strips, seed {found.attrs['seed']}; {found.attrs['source']}",
+        )
     for found in list(verdict.imprints.values())[:1]:
         yield "copied steps", str(found.attrs["source"])
     fields = {**verdict.maps, "reference": verdict.reference}
@@ -274,4 +293,8 @@ def provenance(verdict: Verdict) -> Iterable[tuple[str, str]]:
         fields["coarse field"] = verdict.coarse
     for name, field in fields.items():
         said = {str(k): " ".join(str(v).split()) for k, v in sorted(field.attrs.items(), key=str) if str(v).strip()}
-        yield name, "; ".join(f"{k}: {v if len(v) < 200 else v[:199] + '…'}" for k, v in said.items()) or "says nothing of itself"
+        yield (
+            name,
+            "; ".join(f"{k}: {v if len(v) < 200 else v[:199] + '…'}" for k, v in said.items())
+            or "says nothing of itself",
+        )

@@ -142,9 +142,7 @@ def judge(maps: Any, reference: Any, *, coarse: Any = None, coarse_km: float = 9
                 for name, field in shared.items()
             },
             seams={name: seams.detect(field, coarse_km=coarse_km, seed=seed) for name, field in every.items()},
-            edges={
-                name: seams.edges(field, coarse, coarse_km=coarse_km) for name, field in every.items() if small
-            },
+            edges={name: seams.edges(field, coarse, coarse_km=coarse_km) for name, field in every.items() if small},
             imprints={} if coarse is None else {name: seams.imprint(field, coarse) for name, field in every.items()},
             lines={name: seams.straight_lines(field) for name, field in every.items()},
             notes=notes,
