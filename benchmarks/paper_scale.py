@@ -59,6 +59,8 @@ def table(results):
     for size in results["size"].values:
         for regressor in [*KINDS, "SMAP alone"]:
             one = results.sel(size=size, regressor=regressor)
+            if not np.isfinite(one.rmse).any():
+                continue
             theirs = PAPER.get((scenario, float(size), regressor), (None,) * 3)
             cells = []
             for name, said, form in zip(("bias", "pearson_r", "rmse"), theirs, ("+.3f", ".3f", ".3f")):

@@ -9,8 +9,7 @@ The paper's protocol is 580 000 fits; much of it is the same work again, and is 
   of every larger limit. Test rows that look alike are put side by side, for neighbours then take the same branches;
 - *support vectors*: all draws of a kernel share the matrix between test rows and training rows: one product a tile
   instead of a walk over the support vectors for each row;
-- *perceptrons* share no fits, but are trained without overhead (`smgrid.perceptron`), to the same bits; their test rows
-  go in tiles that stay in cache, in float32 (RMSE to 1e-6).
+- *perceptrons* share no fits; their test rows go in tiles that stay in cache, in float32 (RMSE to 1e-6).
 
 The third-degree kernel takes some n^4 steps to converge on n rows, hours at 10 000: its steps are capped at `POLY_CAP`,
 for the shared way and the plain one alike, and each fit that met a cap is reported.
@@ -28,7 +27,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smgrid import perceptron
 from smgrid.regressors import class_of
 
 POLY_CAP = 100_000  # steps of the solver; fits on 1000 rows rarely need them
@@ -324,7 +322,7 @@ def _is_mlp(model: Any) -> bool:
 def _mlp(models: list[Any], rows: NDArray[Any], target: NDArray[Any], test: NDArray[Any], _: _Alike) -> _Answer:
     single = np.ascontiguousarray(test, "f4")
     for i, model in enumerate(models):
-        fitted = perceptron.train(model, rows, target) if perceptron.is_plain(model) else _fit(model, rows, target)
+        fitted = _fit(model, rows, target)
         if fitted is None:
             yield i, np.full(len(test), np.nan), True
             continue
