@@ -20,7 +20,7 @@ Table: TypeAlias = Mapping[str, NDArray[np.float64]]
 
 DRAWS = 1000  # of the bootstrap
 CLASSES = 2**16  # into which values are sorted where they are too many to be sorted
-BATCH = 2**24  # numbers of drawn counts and sums held at a time
+BATCH = 2**22  # numbers of drawn counts and sums held at a time
 
 # ---- moments
 
