@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from smgrid import YANCO, Grid, patterns, spectra, synthetic
+from smgrid.grid import ground_size
 from smgrid.pairs import open_pair
 from smgrid.sums import intervals
 
@@ -514,6 +515,12 @@ def test_no_patches_make_an_empty_table():
 
 
 # ---- variogram and spectra, on the ground
+
+
+@pytest.mark.parametrize("lat, across, along", [(-34.7, 950.4, 1054.1), (-35.0, 947.0, 1057.9), (-35.3, 943.5, 1061.8)])
+def test_cells_on_the_ground(lat, across, along):
+    row, _ = Grid.whole(1).index(146, lat)
+    assert [size.item() for size in ground_size(1, row)] == pytest.approx([across, along], abs=0.1)
 
 
 def test_a_ramp_has_a_parabola():
