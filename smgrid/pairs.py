@@ -300,6 +300,9 @@ def open_pair(
                 "are called otherwise, field = field.rename(latitude='y', longitude='x') or the like"
             )
     matched = [first, *(_on_axes_of(first, other) for other in fields[1:])]
+    days = [field["time"].values for field in fields[:2] if "time" in field.coords and not field["time"].dims]
+    if len(days) == 2 and days[0] != days[1]:
+        logger.warning("the prediction is of %s, the reference of %s: they are compared as they are", *days)
     if any(field.chunks is not None for field in matched):  # before broadcasting: Dask would copy what was broadcast
         matched = [field if field.chunks is not None else field.chunk() for field in matched]
     flat = [field.transpose(..., "y", "x") for field in xr.broadcast(*matched)]

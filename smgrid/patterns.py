@@ -88,7 +88,7 @@ STRATA: Spec = {
         for name in ("bias", "rmse", "ubrmse", "pearson_r", "slope", "mean_prediction", "mean_reference")
     },
 }
-_ERROR = "domain of classical test theory: errors of the reference independent of the truth and of the map"
+_ERROR = "classical test theory: errors of the reference independent of the truth and of the map"
 CEILING: Spec = {
     "r_ceiling": ((), "correlation of a perfect map with this reference", "1", "sqrt(1 - se^2 / var(o))", _ERROR),
     "r_of_ceiling": ((), "correlation over its ceiling", "1", "r / r_ceiling", _ERROR),

@@ -353,6 +353,14 @@ def test_dates_are_judged_one_by_one(pair, card):
     assert found.patch_time.dims == ("patch",) and set(found.patch_time.values) == set(found.time.values)
 
 
+def test_two_dates_are_compared_with_a_word(caplog):
+    a, b = (texture(1).assign_coords(time=np.datetime64(day, "ns")) for day in ("2015-05-05", "2015-05-17"))
+    patterns.spaef(a, a)
+    assert not caplog.text
+    patterns.spaef(a, b)
+    assert "the prediction is of 2015-05-05" in caplog.text and "the reference of 2015-05-17" in caplog.text
+
+
 def test_maps_and_attributes(pair, card):
     found = patterns.compare(pair[0].to_dataset(name="soil_moisture"), pair[1])
     xr.testing.assert_identical(found, card)
