@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from smgrid.pairs import MIN_N, Pair, Sheet, Spec, Tile, basics, divide, open_pair
 from smgrid.sums import Table, intervals, moment_sums, moments, total
 
+STILL = (
+    1e-6  # spread of a change, relative to the values, below which it is float32's rounding and correlates with nothing
+)
+
 _D = ("change",)
 CHANGE: Spec = {
     "n": (_D, "number of cells common to both dates", "1", "", ""),
@@ -113,6 +117,8 @@ def _step(sheet: Sheet) -> dict[str, Any]:
             for kind in looks
         }
         d, p, o = (part[kind] for kind in "dpo")
+        still = d["sd_a"] <= STILL * (np.abs(found.mean[0]) + found.sd[0])
+        d["pearson_r"] = np.where(still, np.nan, d["pearson_r"])
         out = {"mean_prediction": d["mean_a"], "mean_reference": d["mean_b"]}
         out |= {name: d[name] for name in ("pearson_r", "slope", "variance_ratio")}
         out |= {"persistence_prediction": p["pearson_r"], "persistence_reference": o["pearson_r"]}

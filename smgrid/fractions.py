@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.pairs import MIN_N, MIN_SHARE, Basics, Sheet, Spec, Tile, basics, divide, open_pair, scorecard
-from smgrid.sums import Order, Table, total
+from smgrid.pairs import MIN_N, MIN_SHARE, Place, Sheet, Spec, Tile, basics, divide, open_pair, scorecard
+from smgrid.sums import Order, Table, orders, total
 
 WINDOWS = (1, 3, 9, 27)  # cells
 EVENTS = ("value", "frequency")
@@ -94,8 +94,12 @@ def fss(
 
     def judge(sheet: Sheet) -> dict[str, Any]:
         found = basics(sheet)
-        limits = thresholds(sheet, found, threshold)
-        return fss_of(total(fractions(sheet, limits, sides, edges == "all"))) | said_of(limits)
+        limits = thresholds(orders(sheet, found), threshold) if found.n >= MIN_N else np.full((2, 2), np.nan)
+
+        def look(tile: Tile) -> dict[str, NDArray[np.float64]]:
+            return fraction_sums(tile, pair.place, limits, sides, edges == "all")
+
+        return fss_of(total(sheet.tally(look, max(sides) // 2))) | said_of(limits)
 
     card = scorecard(pair, judge, FSS, window_coords(sides, pair.place.mean_ground()))
     card.attrs["edges"] = edges
@@ -116,11 +120,9 @@ def window_coords(sides: Sequence[int], cell: tuple[float, float]) -> dict[str, 
     return {"event": list(EVENTS), "window": ("window", list(sides), {"long_name": said, "units": "1"})}
 
 
-def thresholds(sheet: Sheet, found: Basics, threshold: float | None) -> NDArray[np.float64]:
+def thresholds(order: tuple[Order, Order], threshold: float | None = None) -> NDArray[np.float64]:
     """Thresholds of prediction and reference, by event: (2 events, 2 fields)."""
-    if found.n < MIN_N:
-        return np.full((2, 2), np.nan)
-    p, o = (Order.of(sheet, k, found) for k in (0, 1))
+    p, o = order
     limit = o.quantile(WET) if threshold is None else float(threshold)
     return np.array([[limit, limit], [p.exceeded_by(o.above(limit)), limit]])
 
@@ -130,32 +132,29 @@ def said_of(limits: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     return {"threshold_prediction": limits[:, 0], "threshold_reference": limits[:, 1]}
 
 
-def fractions(
-    sheet: Sheet, limits: NDArray[np.float64], sides: Sequence[int], every: bool = False
+def fraction_sums(
+    tile: Tile, place: Place, limits: NDArray[np.float64], sides: Sequence[int], every: bool = False
 ) -> dict[str, NDArray[np.float64]]:
-    """Sums over windows by unit: (units, event, window), and numbers of cells and events."""
-    grid = sheet.place.grid
-    halo = max(sides) // 2
+    """Sums over windows by unit: (event, window, ...), and numbers of cells and events.
 
-    def look(tile: Tile) -> dict[str, NDArray[np.float64]]:
-        p, o = tile.values[:2]
-        known = np.isfinite(p)
-        events = [known, *(p > limit for limit in limits[:, 0]), o > limits[0, 1]]  # NaN exceeds nothing
-        images = [_integral(event) for event in events]
-        out = []
-        for side in sides:
-            m, *inside = (_boxes(image, side, halo, tile.fields.shape[-2:]) for image in images)
-            good = (m >= MIN_SHARE * side**2) & tile.on_map(grid, 1 if every else side)
-            m = np.where(good, m, 1)
-            f1, f2, g = (np.where(good, a / m, 0) for a in inside)
-            each = [np.stack([(f - g) ** 2, f**2, g**2, g, good / m, good]) for f in (f1, f2)]
-            out.append(tile.by_unit(np.stack(each)))
-        counts = tile.by_unit(np.stack([tile.core(event) for event in events]).astype("f8"))
-        names = ("error", "ff", "oo_f", "o_f", "inverse", "windows")
-        found = {name: np.stack([a[:, i] for a in out], axis=1) for i, name in enumerate(names)}
-        return found | {"cells": counts[0], "wet_p": counts[1:3], "wet_o": counts[3]}
-
-    return sheet.tally(look, halo)
+    The tile needs a margin of half the widest window.
+    """
+    p, o = tile.values[:2]
+    events = [np.isfinite(p), *(p > limit for limit in limits[:, 0]), o > limits[0, 1]]  # NaN exceeds nothing
+    images = [_integral(event) for event in events]
+    found: dict[str, list[Any]] = {name: [] for name in ("error", "ff", "oo_f", "o_f", "inverse", "windows")}
+    for side in sides:
+        m, *inside = (_boxes(image, side, tile.halo, tile.fields.shape[-2:]) for image in images)
+        good = (m >= MIN_SHARE * side**2) & tile.on_map(place.grid, 1 if every else side)
+        inverse = np.where(good, 1 / np.where(good, m, 1), 0)
+        f1, f2, g = (a * inverse for a in inside)
+        found["error"].append([tile.by_unit((f - g) ** 2) for f in (f1, f2)])
+        found["ff"].append([tile.by_unit(f**2) for f in (f1, f2)])
+        for name, a in (("oo_f", g**2), ("o_f", g), ("inverse", inverse), ("windows", good)):
+            found[name].append([tile.by_unit(a)] * 2)
+    out = {name: np.array(a).swapaxes(0, 1) for name, a in found.items()}
+    cells, wet_1, wet_2, wet_o = (tile.by_unit(tile.core(event)) for event in events)
+    return out | {"cells": cells, "wet_p": np.stack([wet_1, wet_2]), "wet_o": wet_o}
 
 
 def fss_of(s: Table) -> dict[str, NDArray[np.float64]]:

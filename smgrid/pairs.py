@@ -30,7 +30,7 @@ Field: TypeAlias = xr.DataArray | xr.Dataset
 Array: TypeAlias = NDArray[Any]
 T = TypeVar("T")
 
-TILE = 1152  # cells, at most, along the side of a tile
+TILE = 576  # cells, at most, along the side of a tile
 WHOLE = 2**24  # cells of a date that may be looked at as a whole: in memory, some 130 MB a field
 UNITS = 2**14  # of the bootstrap, at most: beyond it, blocks are taken 2 x 2, 4 x 4 ... to a unit
 MIN_SHARE = 0.5  # of a window, or of a block, that must be known for it to count
@@ -51,11 +51,19 @@ class Tile:
     halo: int
     f: int  # cells along the side of a block
     unit: int  # cells along the side of a unit of the bootstrap
+    given: NDArray[np.int64]  # number of cells of the core that each field has, common or not
 
     def core(self, a: Array) -> Array:
         """An array (..., rows, columns) without the margin."""
         h = self.halo
         return a[..., h : a.shape[-2] - h, h : a.shape[-1] - h]
+
+    def trim(self, halo: int) -> Tile:
+        """The same tile with a smaller margin."""
+        k = self.halo - halo
+        cut = [slice(k, n - k) for n in self.values.shape[-2:]]
+        values, extras = (a[:, cut[0], cut[1]] for a in (self.values, self.extras))
+        return Tile(values, extras, self.rows[cut[0]], self.cols[cut[1]], halo, self.f, self.unit, self.given)
 
     @cached_property
     def fields(self) -> NDArray[np.float64]:
@@ -133,7 +141,10 @@ class Sheet:
             yield from pool.map(one, corners)
 
     def tally(self, look: Callable[[Tile], Mapping[str, Array]], halo: int = 0) -> dict[str, NDArray[np.float64]]:
-        """Sums by unit: what `look` gives of each tile, (..., rows and columns of units), added up: (units, ...)."""
+        """Sums by unit: what `look` gives of each tile, (..., rows and columns of units), added up: (units, ...).
+
+        What it calls "whole_..." is one sum for the whole map.
+        """
         grid, unit = self.place.grid, self.place.unit
         row, col = grid.row // unit, grid.col // unit
         shape = -(-(grid.row + grid.ny) // unit) - row, -(-(grid.col + grid.nx) // unit) - col
@@ -144,9 +155,15 @@ class Sheet:
 
         for r, c, found in self.tiles(placed, halo):
             for name, a in found.items():
+                if name.startswith("whole_"):
+                    out[name] = out.get(name, 0) + a
+                    continue
                 table = out.setdefault(name, np.zeros((*a.shape[:-2], *shape)))
                 table[..., r : r + a.shape[-2], c : c + a.shape[-1]] += a
-        return {name: np.moveaxis(a.reshape(*a.shape[:-2], -1), -1, 0) for name, a in out.items()}
+        return {
+            name: a if name.startswith("whole_") else np.moveaxis(a.reshape(*a.shape[:-2], -1), -1, 0)
+            for name, a in out.items()
+        }
 
     def whole(self) -> tuple[NDArray[np.float64], ...]:
         """The fields as they are, in memory."""
@@ -176,8 +193,11 @@ class Sheet:
         for layer, piece in zip(stack, pieces):
             layer[there] = piece
         values, extras = stack[: len(self.fields)], stack[len(self.fields) :]
-        values[:, ~np.isfinite(values).all(axis=0)] = np.nan
-        return Tile(values, extras, rows, cols, halo, self.place.f, self.place.unit)
+        known = np.isfinite(values)
+        inner = [slice(halo, n - halo) for n in known.shape[-2:]]
+        given = known[:, inner[0], inner[1]].sum((1, 2))
+        values[:, ~known.all(axis=0)] = np.nan
+        return Tile(values, extras, rows, cols, halo, self.place.f, self.place.unit, given)
 
 
 @dataclass(frozen=True)
@@ -280,6 +300,9 @@ def open_pair(
                 "are called otherwise, field = field.rename(latitude='y', longitude='x') or the like"
             )
     matched = [first, *(_on_axes_of(first, other) for other in fields[1:])]
+    days = [field["time"].values for field in fields[:2] if "time" in field.coords and not field["time"].dims]
+    if len(days) == 2 and days[0] != days[1]:
+        logger.warning("the prediction is of %s, the reference of %s: they are compared as they are", *days)
     if any(field.chunks is not None for field in matched):  # before broadcasting: Dask would copy what was broadcast
         matched = [field if field.chunks is not None else field.chunk() for field in matched]
     flat = [field.transpose(..., "y", "x") for field in xr.broadcast(*matched)]
@@ -311,6 +334,7 @@ class Basics(NamedTuple):
     """Number of common cells, and mean, standard deviation (ddof 0) and range of each field over them."""
 
     n: int
+    given: NDArray[np.int64]  # number of cells that each field has, common or not
     mean: NDArray[np.float64]
     sd: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -320,20 +344,22 @@ class Basics(NamedTuple):
 def basics(sheet: Sheet) -> Basics:
     """Moments of each field over the common cells, merged from those of the tiles (Chan et al. 1983)."""
 
-    def look(tile: Tile) -> tuple[int, Array, Array, Array, Array]:
+    def look(tile: Tile) -> tuple[Array, int, Array, Array, Array, Array]:
         values = tile.fields[:, tile.known]
         if not values.size:
             void = np.zeros(len(values))
-            return 0, void, void, void + np.inf, void - np.inf
+            return tile.given, 0, void, void, void + np.inf, void - np.inf
         pilot = values[:, :1]
         shifted = values - pilot  # so that a constant has a variance of exactly 0
         mean = shifted.mean(axis=1)
         squares = ((shifted - mean[:, None]) ** 2).sum(axis=1)
-        return values.shape[1], pilot[:, 0] + mean, squares, values.min(axis=1), values.max(axis=1)
+        return tile.given, values.shape[1], pilot[:, 0] + mean, squares, values.min(axis=1), values.max(axis=1)
 
     n, k = 0, len(sheet.fields)
+    given = np.zeros(k, "i8")
     mean, squares, low, high = np.zeros(k), np.zeros(k), np.full(k, np.inf), np.full(k, -np.inf)
-    for m, mean_b, squares_b, low_b, high_b in sheet.tiles(look):
+    for given_b, m, mean_b, squares_b, low_b, high_b in sheet.tiles(look):
+        given = given + given_b
         if m:
             step = mean_b - mean if n else mean_b * 0
             mean = mean + step * (m / (n + m)) if n else mean_b
@@ -341,8 +367,8 @@ def basics(sheet: Sheet) -> Basics:
             low, high, n = np.minimum(low, low_b), np.maximum(high, high_b), n + m
     if not n:
         void = np.full(k, np.nan)
-        return Basics(0, void, void, void, void)
-    return Basics(n, mean, np.sqrt(squares / n), low, high)
+        return Basics(0, given, void, void, void, void)
+    return Basics(n, given, mean, np.sqrt(squares / n), low, high)
 
 
 # ---- scorecards

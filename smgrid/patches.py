@@ -12,9 +12,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from smgrid.fractions import WET
 from smgrid.pairs import WHOLE, Pair, Place, Sheet, divide, open_pair
 
+WET = 0.95  # quantile of the reference; at lower ones, patches of one rain run together
 MIN_AREA = 9.0  # km2
 HIT = 0.5  # share of a patch's seen cells that must be wet in the prediction
 EIGHT = np.ones((3, 3), int)
@@ -37,7 +37,7 @@ def wet_patches(
     prediction, reference : DataArray or maps, dims (..., y, x)
         At most 2^24 cells a date.
     threshold : float, optional
-        A cell of either map is wet above it. By default the reference's 0.9 quantile, date by date.
+        A cell of either map is wet above it. By default the reference's 0.95 quantile, date by date.
     min_area : float, km2
         Smaller patches are left out.
     tolerance : float, km

@@ -29,7 +29,7 @@ from smgrid.scales import scale_split, split_of, split_sums
 from smgrid.shapes import as_field
 from smgrid.similarity import spaef, ssim, ssim_maps
 from smgrid.spectra import coherence
-from smgrid.sums import DRAWS, Order, Table, draws_of, moment_sums, moments, total
+from smgrid.sums import DRAWS, Table, draws_of, moment_sums, moments, orders, total
 from smgrid.variograms import variogram
 
 __all__ = [
@@ -88,7 +88,7 @@ STRATA: Spec = {
         for name in ("bias", "rmse", "ubrmse", "pearson_r", "slope", "mean_prediction", "mean_reference")
     },
 }
-_ERROR = "domain of classical test theory: errors of the reference independent of the truth and of the map"
+_ERROR = "classical test theory: errors of the reference independent of the truth and of the map"
 CEILING: Spec = {
     "r_ceiling": ((), "correlation of a perfect map with this reference", "1", "sqrt(1 - se^2 / var(o))", _ERROR),
     "r_of_ceiling": ((), "correlation over its ceiling", "1", "r / r_ceiling", _ERROR),
@@ -175,11 +175,11 @@ def compare(
     Notes
     -----
     The fields are read tile by tile and their sums added, so neither chunks nor size matter: a date of up to 2^24 cells
-    is held and read once, a larger one is read five times in tiles. Beyond that size, ranks and thresholds come from 2^16
-    classes of equal width, and what needs a date as a whole (spectra, wet patches) is left out, which
-    `attrs["left_out"]` says. With more than 2^14 blocks, 2 x 2, 4 x 4 ... of them are drawn together; `bootstrap_km` in
-    the attrs says how wide a unit is. SPAEF's histogram classes and the ranks of Spearman stay those of the whole map in
-    all draws.
+    is held and read once, a larger one is read three times in tiles (write first what is dear to compute). Beyond that
+    size, ranks and thresholds come from 2^16 classes of equal width, and what needs a date as a whole (spectra, wet
+    patches) is left out, which `attrs["left_out"]` says. With more than 2^14 blocks, 2 x 2, 4 x 4 ... of them are drawn
+    together; `bootstrap_km` in the attrs says how wide a unit is. SPAEF's histogram bins and the ranks of Spearman stay
+    those of the whole map in all draws.
 
     Examples
     --------
@@ -245,49 +245,56 @@ class _Judge:
     def one(self, sheet: Sheet) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
         """Measures of one prediction, and those of the bootstrap draws."""
         found = basics(sheet)
-        limits = fractions.thresholds(sheet, found, None)
         table = self.sums(sheet, found)
-        table |= fractions.fractions(sheet, limits, fractions.WINDOWS)
-        try:
-            table |= similarity.local_likeness(sheet, similarity.data_range_of(self.pair.units))
-        except ValueError:  # no range is known for such units
-            table |= {"like": np.full((1, 4), np.nan), "like_n": np.ones(1)}
-        hist = similarity.histograms(sheet, found)
-        by_unit = len(hist["hist"]) == len(table["n"])
+        limits = table.pop("whole_limits")
         measure = self.measures(found)
-        out = dict(measure({**total(table), **total(hist)}))
-        drawn = draws_of({**table, **(hist if by_unit else {})}, measure, self.seed)
+        out: dict[str, Any] = dict(measure(total(table)))
+        drawn = draws_of(table, measure, self.seed)
         if found.n < MIN_N:
-            out = {name: np.full(np.shape(value), np.nan) if name != "n" else value for name, value in out.items()}
-            out["split_n"] = out["blocks"] = np.zeros(())
-        out |= self.coverage(sheet, found) | fractions.said_of(limits)
-        out |= variograms.judge(sheet, variograms.LAGS)
+            out = {name: np.full(np.shape(value), np.nan) for name, value in out.items()}
+            out |= {"split_n": np.zeros(()), "blocks": np.zeros(())}
+        grid = sheet.place.grid
+        out["n"] = found.n
+        out["coverage"] = found.n / (grid.ny * grid.nx)
+        out["coverage_of_reference"] = divide(found.n, found.given[1])
+        out |= fractions.said_of(limits) | variograms.variogram_of(table["whole_pairs"])
         if spectra.fits(sheet.place):
             out |= spectra.judge(sheet)
         names = [name for name in WITH_INTERVAL if name in out]
         return out, {name: drawn.get(name, np.full((1, *np.shape(out[name])), np.nan)) for name in names}
 
     def sums(self, sheet: Sheet, found: Basics) -> dict[str, NDArray[np.float64]]:
-        """What all measures of single cells and blocks are made of, by unit."""
+        """What all measures are made of, by unit, and the thresholds of wet cells; one pass over the tiles."""
         p_mean, o_mean = found.mean[:2]
-        orders = [Order.of(sheet, k, found) for k in (0, 1)] if found.n else []
-        middle = (found.n + 1) / 2
+        judged, middle = found.n >= MIN_N, (found.n + 1) / 2
+        order = orders(sheet, found) if judged else None
+        limits = np.full((2, 2), np.nan) if order is None else fractions.thresholds(order)
+        bins = similarity.bins_of(sheet, found)
+        try:
+            span = similarity.data_range_of(self.pair.units)
+        except ValueError:  # no range is known for such units, so SSIM is NaN
+            span = np.nan
 
         def look(tile: Tile) -> dict[str, NDArray[np.float64]]:
             p, o = tile.fields[:2]
             out = moment_sums(tile, p, o, p_mean, o_mean) | split_sums(tile, found)
-            if orders:
-                rank_p, rank_o = (order.rank(a) for order, a in zip(orders, (p, o)))
+            if order is not None:
+                rank_p, rank_o = order[0].rank(p), order[1].rank(o)
                 out |= {f"rank_{key}": a for key, a in moment_sums(tile, rank_p, rank_o, middle, middle).items()}
+            if bins is not None:
+                out |= similarity.histogram_sums(tile, found, bins)
             extras = tile.core(tile.extras)
             out |= _baseline_sums(tile, p, o, extras[: len(self.baselines) - 1])
             if self.strata:
-                code = extras[-1]
-                each = [moment_sums(tile, p, o, p_mean, o_mean, tile.known & (code == k)) for k in range(self.strata)]
+                wheres = [tile.known & (extras[-1] == k) for k in range(self.strata)]
+                each = [moment_sums(tile, p, o, p_mean, o_mean, where) for where in wheres]
                 out |= {f"stratum_{key}": np.stack([one[key] for one in each]) for key in each[0]}
-            return out
+            inner = tile.trim(max(fractions.WINDOWS) // 2)
+            out |= fractions.fraction_sums(inner, sheet.place, limits, fractions.WINDOWS)
+            out |= similarity.likeness_sums(tile, sheet.place, span)
+            return out | variograms.pair_sums(tile, sheet.place, variograms.LAGS)
 
-        return sheet.tally(look)
+        return sheet.tally(look, variograms.LAGS) | {"whole_limits": limits}
 
     def measures(self, found: Basics) -> Callable[[Table], Mapping[str, NDArray[np.float64]]]:
         """Turn sums, of all units or of those drawn, into measures."""
@@ -310,21 +317,15 @@ class _Judge:
                 by = moments(part, p_mean, o_mean)
                 by = {renamed.get(name, name): value for name, value in by.items()}
                 out |= {name: by[name.removeprefix("stratum_")] for name in STRATA}
-            if "hist" in s:
+            if {"hist", "whole_hist"} & {*s}:
                 out |= similarity.spaef_of(s, found)
+            else:  # a constant map, or draws where bins were not counted by unit
+                out |= dict.fromkeys(similarity.SPAEF, np.full(np.shape(m["n"]), np.nan))
             if self.error is not None:
                 out |= _ceiling(m, self.error)
             return out | fractions.fss_of(s) | similarity.ssim_of(s)
 
         return measure
-
-    def coverage(self, sheet: Sheet, found: Basics) -> dict[str, Any]:
-        """Number of common cells and what share of the window and of the reference they are."""
-        only = Sheet(sheet.fields[1:2], (), sheet.place)
-        there = sum(only.tiles(lambda tile: int(tile.known.sum())))
-        grid = sheet.place.grid
-        shares = {"coverage": found.n / (grid.ny * grid.nx), "coverage_of_reference": divide(found.n, there)}
-        return {"n": found.n, **shares}
 
 
 def _bounds(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -359,7 +360,7 @@ def _baselines(coarse: Any, pair: Pair) -> tuple[list[str], tuple[xr.DataArray, 
     except ValueError:
         fine = False
     if fine:  # blocks already, as a cube carries them
-        field = as_field(to_grid(field, grid.coarsen(f)))
+        field = as_field(to_grid(field, grid.coarsen(f), min_coverage=0.01))  # cells at the rim show in part
     return ["mean", "blocks", "smooth"], tuple(
         as_field(spread(field, grid)) for spread in (spreads.blocks, spreads.smooth)
     )

@@ -66,9 +66,10 @@ def diagnose(prediction: Any, reference: Any, *, groups: Any = None, seed: int =
     names = ("slope", "intercept", "variance_ratio", "calibration_slope", "bias_dry", "bias_wet")
     one, dry, wet = np.ones_like(p), o <= low, o >= high
     e, pc, oc = p - o, p - p.mean(), o - o.mean()
-    table = np.stack([one, pc, oc, pc * pc, oc * oc, pc * oc, dry * e, dry, wet * e, wet], axis=1).astype("f8")
+    columns = (one, pc, oc, pc * pc, oc * oc, pc * oc, dry * e, dry, wet * e, wet)
+    table: NDArray[np.float64] = np.stack(columns, axis=1).astype("f8")
 
-    def measures(s: NDArray[np.float64]) -> NDArray[np.float64]:
+    def measures(s: NDArray[Any]) -> NDArray[np.float64]:
         n, a, b, aa, bb, ab, de, d, we, w = s
         with np.errstate(divide="ignore", invalid="ignore"):
             cov, var_p, var_o = ab / n - a * b / n**2, aa / n - (a / n) ** 2, bb / n - (b / n) ** 2
@@ -76,7 +77,7 @@ def diagnose(prediction: Any, reference: Any, *, groups: Any = None, seed: int =
             intercept = p.mean() + a / n - slope * (o.mean() + b / n)
             return np.stack([slope, intercept, np.sqrt(var_p / var_o), cov / var_p, de / d, we / w])
 
-    point = measures(np.asarray(table.sum(0), "f8"))
+    point = measures(np.add.reduce(table))
     units = _shared_units(prediction, reference)
     said = dict(zip(names, _SAID))
     out: dict[str, Any] = {name: ((), value, _attrs(said[name], units)) for name, value in zip(names, point)}

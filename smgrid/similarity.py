@@ -6,7 +6,7 @@ least half of it is known: a scene that was seen by half is judged on that half.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d
 
-from smgrid.pairs import MIN_N, MIN_SHARE, Basics, Sheet, Spec, Tile, basics, divide, open_pair, scorecard
+from smgrid.pairs import MIN_N, MIN_SHARE, Basics, Place, Sheet, Spec, Tile, basics, divide, open_pair, scorecard
 from smgrid.sums import Table, moment_sums, moments, total
 from smgrid.units import conversion
 
@@ -78,41 +78,51 @@ def spaef(
 
     def judge(sheet: Sheet) -> dict[str, Any]:
         found = basics(sheet)
-        table = sheet.tally(lambda tile: moment_sums(tile, *tile.fields[:2], *found.mean[:2]))
-        table |= histograms(sheet, found, bins=bins, own=edges == "reference-code")
-        return spaef_of(total(table), found)
+        chosen = bins_of(sheet, found, bins=bins, own=edges == "reference-code")
+        if chosen is None:
+            return dict.fromkeys(SPAEF, np.nan)
+
+        def look(tile: Tile) -> dict[str, NDArray[np.float64]]:
+            p, o = tile.fields[:2]
+            return moment_sums(tile, p, o, *found.mean[:2]) | histogram_sums(tile, found, chosen)
+
+        return spaef_of(total(sheet.tally(look)), found)
 
     card = scorecard(pair, judge, SPAEF, {})
     card.attrs["edges"] = edges
     return card
 
 
-def histograms(
-    sheet: Sheet, found: Basics, *, bins: int | Literal["sqrt"] = "sqrt", own: bool = False
-) -> dict[str, NDArray[np.float64]]:
-    """Counts of z-scores by unit and bin, of prediction and reference; in one unit where they would be too many."""
-    k = round(np.sqrt(found.n)) if bins == "sqrt" else int(bins)
-    k = max(k, 1)
+class Bins(NamedTuple):
+    """Edges of the histograms of z-scores, and whether they are counted by unit or for the map as a whole."""
+
+    edges: tuple[NDArray[np.float64], NDArray[np.float64]]  # of prediction and reference
+    by_unit: bool
+
+
+def bins_of(sheet: Sheet, found: Basics, *, bins: int | Literal["sqrt"] = "sqrt", own: bool = False) -> Bins | None:
+    """Edges of the histograms; None where a field is constant."""
     if found.n < MIN_N or not (found.sd[:2] > 0).all():
-        return {"hist": np.full((1, 2, k), np.nan)}
+        return None
+    k = round(np.sqrt(found.n)) if bins == "sqrt" else int(bins)
     low, high = (found.low - found.mean) / found.sd, (found.high - found.mean) / found.sd
     ends = [(low[i], high[i]) if own else (low[:2].min(), high[:2].max()) for i in (0, 1)]
-    edges = [np.linspace(*pair, k + 1) for pair in ends]
-
-    def look(tile: Tile) -> dict[str, NDArray[np.float64]]:
-        z = [(tile.fields[i][tile.known] - found.mean[i]) / found.sd[i] for i in (0, 1)]
-        place = [np.clip(np.searchsorted(e, v, side="right") - 1, 0, k - 1) for e, v in zip(edges, z)]
-        codes, shape = _unit_codes(tile)
-        code = codes[tile.known]
-        counts = [np.bincount(p * (shape[0] * shape[1]) + code, minlength=k * shape[0] * shape[1]) for p in place]
-        return {"hist": np.stack(counts).reshape(2, k, *shape).astype("f8")}
-
+    p, o = (np.linspace(*pair, k + 1) for pair in ends)
     unit, grid = sheet.place.unit, sheet.place.grid
-    units = (grid.ny // unit + 2) * (grid.nx // unit + 2)
-    if units * 2 * k <= HISTOGRAMS:
-        return sheet.tally(look)
-    one = sum(sheet.tiles(lambda tile: look(tile)["hist"].sum((-2, -1))), start=np.zeros((2, k)))
-    return {"hist": one[None]}
+    return Bins((p, o), (grid.ny // unit + 2) * (grid.nx // unit + 2) * 2 * k <= HISTOGRAMS)
+
+
+def histogram_sums(tile: Tile, found: Basics, bins: Bins) -> dict[str, NDArray[np.float64]]:
+    """Counts of z-scores by unit and bin, of prediction and reference."""
+    k = bins.edges[0].size - 1
+    z = [(tile.fields[i][tile.known] - found.mean[i]) / found.sd[i] for i in (0, 1)]
+    place = [np.clip(np.searchsorted(e, v, side="right") - 1, 0, k - 1) for e, v in zip(bins.edges, z)]
+    if not bins.by_unit:
+        return {"whole_hist": np.stack([np.bincount(p, minlength=k) for p in place]).astype("f8")}
+    codes, shape = _unit_codes(tile)
+    size, code = shape[0] * shape[1], codes[tile.known]
+    counts = [np.bincount(p * size + code, minlength=k * size) for p in place]
+    return {"hist": np.stack(counts).reshape(2, k, *shape).astype("f8")}
 
 
 def spaef_of(s: Table, found: Basics) -> dict[str, NDArray[np.float64]]:
@@ -120,10 +130,11 @@ def spaef_of(s: Table, found: Basics) -> dict[str, NDArray[np.float64]]:
     m = moments(s, *found.mean[:2])
     alpha = m["pearson_r"]
     beta = divide(divide(m["sd_a"], m["mean_a"]), divide(m["sd_b"], m["mean_b"]))
-    p, o = s["hist"][..., 0, :], s["hist"][..., 1, :]
+    hist = s["hist"] if "hist" in s else s["whole_hist"]
+    p, o = hist[..., 0, :], hist[..., 1, :]
     gamma = divide(np.minimum(p, o).sum(-1), o.sum(-1))
     value = 1 - np.sqrt((alpha - 1) ** 2 + (beta - 1) ** 2 + (gamma - 1) ** 2)
-    bins = np.full(np.shape(value), s["hist"].shape[-1])
+    bins = np.full(np.shape(value), hist.shape[-1])
     return {"spaef": value, "spaef_alpha": alpha, "spaef_beta": beta, "spaef_gamma": gamma, "spaef_bins": bins}
 
 
@@ -195,7 +206,12 @@ def ssim(
     weights = _weights(window)
     pair = open_pair(prediction, reference)
     span = data_range_of(pair.units) if data_range is None else float(data_range)
-    card = scorecard(pair, lambda sheet: ssim_of(total(local_likeness(sheet, span, weights))), SSIM, {})
+
+    def judge(sheet: Sheet) -> dict[str, Any]:
+        table = sheet.tally(lambda tile: likeness_sums(tile, pair.place, span, weights), weights.size // 2)
+        return ssim_of(total(table))
+
+    card = scorecard(pair, judge, SSIM, {})
     card.attrs |= {"data_range": span, "window": window}
     return card
 
@@ -237,7 +253,7 @@ def ssim_maps(prediction: Any, reference: Any, *, data_range: float | None = Non
         _, (p, o) = da.core.unify_chunks(p, range(p.ndim), o, range(p.ndim))
         p, o = (da.overlap.overlap(a, depth, dict.fromkeys(depth, np.nan)) for a in (p, o))
         stack = da.map_blocks(look, p, o, new_axis=0, chunks=((4,), *p.chunks), meta=np.empty((0,) * (p.ndim + 1)))
-        stack = da.overlap.trim_internal(stack, {axis + 1: halo for axis in depth})
+        stack = da.overlap.trim_internal(stack, {axis + 1: halo for axis in depth}, dict.fromkeys(range(stack.ndim), 0))
     else:
         pad = [(0, 0)] * (p.ndim - 2) + [(halo, halo)] * 2
         stack = look(*(np.pad(np.asarray(a, "f8"), pad, constant_values=np.nan) for a in (p, o)))
@@ -264,18 +280,14 @@ def data_range_of(units: str | None) -> float:
     return float(RANGE * change.scale)
 
 
-def local_likeness(
-    sheet: Sheet, span: float, weights: NDArray[np.float64] = _WEIGHTS["gaussian"]
+def likeness_sums(
+    tile: Tile, place: Place, span: float, weights: NDArray[np.float64] = _WEIGHTS["gaussian"]
 ) -> dict[str, NDArray[np.float64]]:
-    """Sums by unit of SSIM and its parts: (units, 4), and the number of windows."""
-    grid, halo = sheet.place.grid, weights.size // 2
-
-    def look(tile: Tile) -> dict[str, NDArray[np.float64]]:
-        found = tile.core(_likeness(tile.values[0], tile.values[1], span, weights))
-        good = np.isfinite(found[0]) & tile.on_map(grid, weights.size)
-        return {"like": tile.by_unit(np.where(good, found, 0.0)), "like_n": tile.by_unit(good)}
-
-    return sheet.tally(look, halo)
+    """Sums by unit of SSIM and its parts, and the number of windows; the margin needed is half a window."""
+    tile = tile.trim(weights.size // 2)
+    found = tile.core(_likeness(tile.values[0], tile.values[1], span, weights))
+    good = np.isfinite(found[0]) & tile.on_map(place.grid, weights.size)
+    return {"like": tile.by_unit(np.where(good, found, 0.0)), "like_n": tile.by_unit(good)}
 
 
 def ssim_of(s: Table) -> dict[str, NDArray[np.float64]]:

@@ -20,7 +20,7 @@ Table: TypeAlias = Mapping[str, NDArray[np.float64]]
 
 DRAWS = 1000  # of the bootstrap
 CLASSES = 2**16  # into which values are sorted where they are too many to be sorted
-BATCH = 2**24  # numbers of drawn counts and sums held at a time
+BATCH = 2**22  # numbers of drawn counts and sums held at a time
 
 # ---- moments
 
@@ -90,7 +90,7 @@ def draws_of(
 ) -> dict[str, NDArray[np.float64]]:
     """Measures in each draw: (draws, ...)."""
     there = table["n"] > 0
-    full = {name: a[there] for name, a in table.items()}
+    full = {name: a[there] for name, a in table.items() if not name.startswith("whole_")}
     units = int(there.sum())
     if units < 3:
         return {name: np.full((1, *value.shape), np.nan) for name, value in measure(total(table)).items()}
@@ -110,7 +110,7 @@ def draws_of(
 
 def total(table: Table) -> dict[str, NDArray[np.float64]]:
     """Sums over all units."""
-    return {name: a.sum(axis=0) for name, a in table.items()}
+    return {name: a if name.startswith("whole_") else a.sum(axis=0) for name, a in table.items()}
 
 
 # ---- order
@@ -126,22 +126,6 @@ class Order:
     values: NDArray[np.float64]  # distinct, ascending; or the upper edges of the classes
     count: NDArray[np.int64]
     low: float | None  # lower edge of the first class; None where values are exact
-
-    @classmethod
-    def of(cls, sheet: Sheet, k: int, found: Basics) -> Order:
-        """The order of field `k` of a sheet."""
-        if sheet.fields[0].size <= WHOLE:
-            pieces = [*sheet.tiles(lambda tile: tile.fields[k][tile.known])]
-            values, count = np.unique(np.concatenate(pieces), return_counts=True)
-            return cls(values, count, None)
-        low, high = float(found.low[k]), float(found.high[k])
-        edges = np.linspace(low, high, CLASSES + 1)[1:]
-        empty = cls(edges, np.zeros(CLASSES, "i8"), low)
-        count = sum(
-            sheet.tiles(lambda tile: np.bincount(empty._class(tile.fields[k][tile.known]), minlength=CLASSES)),
-            start=np.zeros(CLASSES, "i8"),
-        )
-        return cls(edges, count, low)
 
     def rank(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Mean ranks of values, ties sharing theirs: 1 for the lowest; NaN stays."""
@@ -172,3 +156,23 @@ class Order:
         width = (self.values[-1] - self.low) / CLASSES
         place = (values - self.low) / width if width else np.zeros_like(values)
         return np.clip(place.astype("i8"), 0, CLASSES - 1)
+
+
+def orders(sheet: Sheet, found: Basics) -> tuple[Order, Order]:
+    """The orders of prediction and reference."""
+    if sheet.fields[0].size <= WHOLE:
+        pieces = np.concatenate([*sheet.tiles(lambda tile: tile.fields[:2, tile.known])], axis=1)
+        p, o = (Order(*np.unique(piece, return_counts=True), None) for piece in pieces)
+        return p, o
+    empty = [
+        Order(np.linspace(low, high, CLASSES + 1)[1:], np.zeros(CLASSES, "i8"), float(low))
+        for low, high in zip(found.low[:2], found.high[:2])
+    ]
+
+    def look(tile: Tile) -> NDArray[np.int64]:
+        values = tile.fields[:2, tile.known]
+        return np.stack([np.bincount(one._class(v), minlength=CLASSES) for one, v in zip(empty, values)])
+
+    counts = sum(sheet.tiles(look), start=np.zeros((2, CLASSES), "i8"))
+    p, o = (Order(one.values, count, one.low) for one, count in zip(empty, counts))
+    return p, o

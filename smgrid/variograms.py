@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.pairs import MIN_N, Sheet, Spec, Tile, divide, open_pair, scorecard
+from smgrid.pairs import MIN_N, Place, Sheet, Spec, Tile, divide, open_pair, scorecard
 
 LAGS = 27  # cells: three SMAP cells
 DIRECTIONS = ("x", "y")
@@ -97,10 +97,13 @@ def coords(lags: int) -> dict[str, Any]:
 
 def judge(sheet: Sheet, lags: int) -> dict[str, NDArray[np.float64]]:
     """The entries of a scorecard."""
-    zero = np.zeros((2, lags, 6))
-    square_p, square_o, root_p, root_o, distance, n = np.moveaxis(
-        sum(sheet.tiles(lambda tile: _sums(tile, sheet, lags), halo=lags), start=zero), -1, 0
-    )
+    table = sheet.tally(lambda tile: pair_sums(tile, sheet.place, lags), halo=lags)
+    return variogram_of(table["whole_pairs"])
+
+
+def variogram_of(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Semivariances and the models fitted to them, from sums over pairs."""
+    square_p, square_o, root_p, root_o, distance, n = np.moveaxis(sums, -1, 0)
     gamma = [divide(s, 2 * n) for s in (square_p, square_o)]
     correction = 0.457 + divide(0.494, n) + divide(0.045, n**2)
     robust = [divide(r, n) ** 4 / 2 / correction for r in (root_p, root_o)]
@@ -120,10 +123,10 @@ def judge(sheet: Sheet, lags: int) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _sums(tile: Tile, sheet: Sheet, lags: int) -> NDArray[np.float64]:
-    """Sums over the pairs whose second cell lies in the core: (direction, lag, 6)."""
+def pair_sums(tile: Tile, place: Place, lags: int) -> dict[str, NDArray[np.float64]]:
+    """Sums over the pairs whose second cell lies in the core: (direction, lag, 6); the margin needed is the lags."""
     out = np.zeros((2, lags, 6))
-    across, along = sheet.place.ground(tile.rows)
+    across, along = place.ground(tile.rows)
     down = np.concatenate([[0], np.cumsum((along[1:] + along[:-1]) / 2)])  # ground distance from the first row
     h = tile.halo
     inner = [slice(h, n - h) for n in tile.values.shape[-2:]]
@@ -140,7 +143,7 @@ def _sums(tile: Tile, sheet: Sheet, lags: int) -> NDArray[np.float64]:
             apart = lag * across[inner[0]] if k == 0 else down[inner[0]] - down[cut[0]]
             squares, roots = np.einsum("fij,fij->f", step, step), np.sqrt(step).sum((1, 2))
             out[k, lag - 1] = *squares, *roots, by_row @ apart, by_row.sum()
-    return out
+    return {"whole_pairs": out}
 
 
 def fit(
