@@ -22,6 +22,7 @@ from smgrid.drawing import (
     draw_land,
     is_synthetic,
     land,
+    plain,
     words,
 )
 from smgrid.resampling import station_of
@@ -95,7 +96,7 @@ def scatter(prediction: Any, reference: Any) -> Figure:
         drawn.append(ax.hexbin(o.values, p.values, linewidths=0.1, zorder=2, **hexagons))
         _write_scores(ax, p, o)
         ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        ax.set_title(name, fontsize=MEDIUM, fontweight="bold")
+        ax.set_title(plain(name), fontsize=MEDIUM, fontweight="bold")
         ax.tick_params(labelsize=SMALL, length=2, width=0.5, color=INK)
     for ax in axes[len(pairs) :]:
         ax.remove()
