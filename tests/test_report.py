@@ -92,7 +92,9 @@ def colour(tab, row, col):
 
 
 def choose(tab, element, value):
-    tab.run(f"(e => {{ e.value = '{value}'; e.dispatchEvent(new Event('change')) }})(document.getElementById('{element}'))")
+    tab.run(
+        f"(e => {{ e.value = '{value}'; e.dispatchEvent(new Event('change')) }})(document.getElementById('{element}'))"
+    )
 
 
 # ---- nothing runs but the page's own script
@@ -217,10 +219,8 @@ def test_borders_that_stand_out_are_drawn_on_request(opened, verdict):
     assert (verdict.edges[EVIL].q_value < 0.05).any()
     tab.run("document.getElementById('divider').value = 1000;"
             "document.getElementById('divider').dispatchEvent(new Event('input'))")  # fmt: skip
-    pixels = "Array.from(document.getElementById('canvas').getContext('2d').getImageData(0, 0, {0}, {1}).data)".format(
-        *(f"document.getElementById('canvas').{side}" for side in ("width", "height"))
-    )
-    count = f"{pixels}.reduce((n, v, k, a) => n + (k % 4 == 0 && v == 0xc2 && a[k+1] == 0x18 && a[k+2] == 0x5b), 0)"
+    count = """(c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.reduce((n, v, k, a) =>
+        n + (k % 4 == 0 && v == 0xc2 && a[k + 1] == 0x18 && a[k + 2] == 0x5b), 0))(document.getElementById('canvas'))"""
     assert tab.run(count) > 500
     tab.run("document.getElementById('edges').click()")
     assert tab.run(count) == 0
@@ -252,7 +252,9 @@ def test_everything_has_a_name_for_those_who_do_not_see_it(opened):
     assert tab.run("Array.from(document.querySelectorAll('select, input')).every(e => e.labels.length)")
     assert tab.run("document.documentElement.lang") == "en"
     assert tab.run("document.querySelectorAll('h1').length") == 1
-    assert tab.run("Array.from(document.querySelectorAll('a')).every(a => document.querySelector(a.getAttribute('href')))")
+    assert tab.run(
+        "Array.from(document.querySelectorAll('a')).every(a => document.querySelector(a.getAttribute('href')))"
+    )
 
 
 def test_synthetic_is_said(opened):
