@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 HELD = 1_200_000  # values in the page's map: 2 bytes each, a third more as text
 DRAWN = 6  # days in figures
+POINTS = 1_000_000  # values of a map in the figure of values against values
 MISSING = 65535
 PRECISION = 1e-5  # m3 m-3 that the page's map resolves, where the range allows
 
@@ -178,7 +179,7 @@ def _payload(verdict: Verdict) -> tuple[dict[str, Any], str]:
     from matplotlib.colors import to_hex
 
     grid, layers = verdict.grid, {"reference": verdict.reference, **verdict.maps}
-    chosen = _chosen(max(1, len(verdict.days)), max(1, HELD // (len(layers) * 10_000)))
+    chosen = _chosen(max(1, len(verdict.days)), max(1, HELD // (len(layers) * min(10_000, grid.ny * grid.nx))))
     step = math.ceil(math.sqrt(max(1.0, grid.ny * grid.nx * len(layers) * len(chosen) / HELD)))
     values = np.stack([_values(field, chosen, step) for field in layers.values()])
     known = values[np.isfinite(values)]
@@ -277,9 +278,16 @@ def _figures(verdict: Verdict) -> Iterator[_Picture]:
             plot.spectra(whole),
             f"Above, power by wavelength; below, squared coherence with the reference, grey what chance gives.{tail}",
         )
-    if all(np.isfinite(field).any() for field in some.values()):
-        yield _picture(plot.scatter({k: v for k, v in some.items() if k != "reference"}, some["reference"]),
-                       f"Values of each map against the reference; the line is 1:1.{tail}", raster=True)  # fmt: skip
+    step = math.ceil(math.sqrt(max(1.0, some["reference"].size / POINTS)))
+    points = {name: field.isel(y=slice(None, None, step), x=slice(None, None, step)) for name, field in some.items()}
+    reference = points.pop("reference")
+    if all((np.isfinite(field) & np.isfinite(reference)).any() for field in points.values()):
+        thin = f" Every {step}th row and column." if step > 1 else ""
+        yield _picture(
+            plot.scatter(points, reference),
+            f"Values of each map against the reference; the line is 1:1.{thin}{tail}",
+            raster=True,
+        )
 
 
 def _some(found: Any, chosen: list[int]) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from smgrid.grid import Grid
+from smgrid.patches import WET
 from smgrid.verdict import Verdict, by_day
 
 ALPHA = 0.05
@@ -197,7 +198,8 @@ def _patches(verdict: Verdict) -> Iterable[str]:
         if found + missed == 0:
             continue
         lack = card["patch_deficit"].values[kind == "missed"]
-        line = f"{name}: finds {found} of {found + missed} wet patches of the reference; {false} false alarms"
+        wet = f"wet patches of the reference (its wettest {100 * (1 - WET):.0f} %)"
+        line = f"{name}: finds {found} of {found + missed} {wet}; {false} false alarms"
         if np.isfinite(lack).any():
             line += f"; in those missed it is {np.nanmean(lack):.3f} {UNIT} too dry on average"
         yield line + "."

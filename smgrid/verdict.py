@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from smgrid import patterns, scores, seams
@@ -196,4 +195,5 @@ def _coarse(coarse: Any, reference: xr.DataArray) -> xr.DataArray:
 def _overall(field: xr.DataArray, reference: xr.DataArray) -> dict[str, float]:
     measures = (scores.count, scores.bias, scores.rmse, scores.ubrmse, scores.pearson_r)
     names = ("n", "bias", "rmse", "ubrmse", "pearson_r")
-    return {name: float(np.asarray(measure(field, reference))) for name, measure in zip(names, measures)}
+    found = xr.Dataset({name: measure(field, reference).variable for name, measure in zip(names, measures)}).compute()
+    return {name: float(found[name]) for name in names}

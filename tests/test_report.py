@@ -1,5 +1,6 @@
 """The report in a real browser: it reads right, works by mouse and keyboard, and runs nothing but itself."""
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
@@ -49,6 +50,11 @@ def browser(tmp_path_factory):
     if find() is None:
         pytest.skip("there is no Chromium to open the page with: apt-get install chromium")
     started = Browser(tmp_path_factory.mktemp("browser"))
+    try:
+        started.call("Browser.getVersion")
+    except (AssertionError, OSError) as error:
+        started.close()
+        pytest.skip(f"there is a Chromium, but it does not start here: {error}")
     yield started
     started.close()
 
@@ -155,6 +161,25 @@ def test_same_verdict_same_page(verdict, page):
     assert len(page) < 5_000_000 and "\ud800" not in page and "\x00" not in page
 
 
+@pytest.mark.parametrize("held, step, days", [(10**6, 1, 2), (3000, 2, 1), (13_000, 1, 2)])
+def test_the_map_to_read_holds_values_of_true_cells(verdict, monkeypatch, held, step, days):
+    monkeypatch.setattr(report, "HELD", held)
+    monkeypatch.setattr(report, "_figures", lambda verdict: [])
+    made = report.page(verdict)
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', made, re.S)[1])
+    assert data["grid"]["step"] == step and len(data["days"]) == days
+    shape = len(data["layers"]), days, data["grid"]["ny"], data["grid"]["nx"]
+    codes = np.frombuffer(base64.b64decode(data["values"]), "<u2").reshape(shape)
+    values = np.where(codes == 65535, np.nan, data["offset"] + data["scale"] * codes)
+    expected = np.stack([f[:days, ::step, ::step] for f in (verdict.reference, *verdict.maps.values())])
+    np.testing.assert_allclose(values, expected, atol=5.1e-6)
+    lon, lat = GRID.lonlat()
+    np.testing.assert_allclose([data["lon"][-1], data["lat"][-1]], [lon[::step][-1], lat[::step][-1]], atol=1e-6)
+    assert (f"Every {step}th row and column" in made) == (step > 1) and ("of 2 days are in this map" in made) == (
+        days < 2
+    )
+
+
 # ---- the map is read and moved
 
 
@@ -168,7 +193,7 @@ def test_pointing_reads_the_cell(opened, verdict, day, row, col):
     assert said.startswith(f"{-lat[row]:.4f}°S, {lon[col]:.4f}°E (row {11466 + row}, column {31401 + col})")
     value, reference = (float(f[day, row, col]) for f in (verdict.maps[EVIL], verdict.reference))
     if np.isnan(value):
-        assert f"{EVIL}: missing; reference: " in said and "left less right: n/a" in said
+        assert f"{EVIL}: missing\nreference: " in said and "left less right: n/a" in said
         return
     found = [float(number) for number in re.findall(r": (\d\.\d{4})", said)]
     np.testing.assert_allclose(found, [value, reference], atol=6e-5)

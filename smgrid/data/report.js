@@ -52,7 +52,7 @@
       pen.drawImage(picture(layer), 0, 0, width, height);
       const borders = data.edges[layer] && data.edges[layer][state.day];
       if (state.edges && borders) {
-        pen.strokeStyle = SEAM; pen.lineWidth = Math.max(2, width / 400); pen.beginPath();
+        pen.strokeStyle = SEAM; pen.lineWidth = width / 220; pen.beginPath();
         borders.forEach(([x0, y0, x1, y1]) => {
           pen.moveTo(x0 * unit[0], y0 * unit[1]); pen.lineTo(x1 * unit[0], y1 * unit[1]);
         });
@@ -80,7 +80,7 @@
     const lines = [names[0] + ": " + number(a), names[1] + ": " + number(b)];
     if (state.left === state.right) lines.pop();
     else lines.push("left less right: " + (Number.isNaN(a - b) ? "n/a" : number(a - b, true)));
-    at("reading").textContent = place + "\n" + lines.join("; ") + " " + data.units;
+    at("reading").textContent = place + "\n" + lines.join("\n") + " " + data.units;
   };
 
   const show = () => {
