@@ -45,6 +45,8 @@ _ROOMS = (
     "modelfiles",
     "store",
     "geotiff",
+    "patterns",
+    "shrinkage",
     "seams",
     "plot",
     "predict",

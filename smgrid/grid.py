@@ -87,6 +87,29 @@ def _per_36(km: float) -> int:
     return n
 
 
+def ground_size(km: float, rows: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """East-west and north-south size (m) of cells on the ground, by their rows in the global grid.
+
+    Cells are of one area everywhere, but square on the ground at 30 degrees only: 947 m x 1058 m at 35 degrees.
+
+    Parameters
+    ----------
+    km : float
+        Nominal side of the cells.
+    rows : array-like of int
+
+    Examples
+    --------
+    >>> [size.round(1).tolist() for size in ground_size(1, [11507])]  # Yanco
+    [[946.5], [1058.5]]
+    """
+    n = _per_36(km)
+    cell = CELL_36 / n
+    lat = np.radians(latitude_of_y(((ROWS_36 * n / 2 - 0.5) - np.asarray(rows)) * cell))
+    across = np.cos(lat) / np.sqrt(1 - _E2 * np.sin(lat) ** 2) / _K0 * cell
+    return across, cell**2 / across
+
+
 @dataclass(frozen=True)
 class Grid:
     """A window of the global EASE-Grid 2.0, counted in whole cells.
