@@ -50,6 +50,7 @@ _ROOMS = (
     "seams",
     "plot",
     "predict",
+    "attribution",
     "published",
     "resampling",
     "scenarios",

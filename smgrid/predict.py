@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -91,21 +91,77 @@ def predict_map(
     >>> predict_map(cube, model).soil_moisture.values.astype(float).round(3).tolist()
     [[0.1, 0.2], [0.3, nan]]
     """
-    cube, model = as_cube(cube), Model.from_estimator(model)
-    wanted = Wanted.of(layers, model, level)
-    sources, conversions = match(cube, model, units)
-    if where is not None:
-        sources["where"] = check_where(where, cube)
-    dims = _out_dims(cube, model, sources)
-    plan = _plan(cube, model, wanted, sources, conversions, dims)
-    inputs = [sources[name].variable if name in sources else None for name in plan.names]
-    if any(v is not None and is_dask_collection(v.data) for v in inputs):
-        variables = _lazy(plan, model, inputs, cube, dims)
+    job = Job.of(cube, model, layers=layers, where=where, units=units, level=level)
+    names = job.plan.wanted.names
+    if job.is_lazy:
+        variables = _lazy(job)
     else:
-        arrays = [_axes(cube, name, None) if v is None else v.values for name, v in zip(plan.names, inputs)]
-        made = plan(model, *arrays)
-        variables = dict(zip(wanted.names, made if len(wanted.names) > 1 else [made]))
-    return _finish(variables, cube, model, wanted, dims)
+        made = job.plan(job.model, *job.arrays())
+        variables = dict(zip(names, made if len(names) > 1 else [made]))
+    return _finish(variables, job.cube, job.model, job.plan.wanted, job.dims)
+
+
+class Job(NamedTuple):
+    """A cube that is matched to a model: how a block is worked out, and the arrays it is worked out of."""
+
+    plan: Plan
+    model: Model
+    cube: xr.Dataset
+    dims: tuple[str, ...]
+    inputs: list[xr.Variable | None]  # in the order of the plan's names; None where coordinates say it
+
+    @classmethod
+    def of(
+        cls,
+        cube: xr.Dataset | xr.DataArray,
+        model: Any,
+        *,
+        layers: Sequence[str] = ("soil_moisture",),
+        where: xr.DataArray | None = None,
+        units: Mapping[str, str] | str | None = None,
+        level: float = LEVEL,
+    ) -> Job:
+        """Check everything, as `predict_map` does; nothing is computed."""
+        cube, model = as_cube(cube), Model.from_estimator(model)
+        wanted = Wanted.of(layers, model, level)
+        sources, conversions = match(cube, model, units)
+        if where is not None:
+            sources["where"] = check_where(where, cube)
+        dims = _out_dims(cube, model, sources)
+        plan = _plan(cube, model, wanted, sources, conversions, dims)
+        return cls(plan, model, cube, dims, [sources[n].variable if n in sources else None for n in plan.names])
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether any input is."""
+        return any(v is not None and is_dask_collection(v.data) for v in self.inputs)
+
+    def kept_model(self) -> Any:
+        """The model as one key of a graph, however many blocks need it."""
+        import dask.array as da
+        from dask.highlevelgraph import HighLevelGraph
+
+        key = f"smgrid-model-{self.model.digest[:32]}"
+        graph = HighLevelGraph.from_collections(key, {(key,): self.model})
+        return da.Array(graph, key, chunks=(), dtype=object)
+
+    def arrays(self) -> list[Any]:
+        """The inputs in the order of the plan's names: in memory, or all lazy and on one chunk grid."""
+        if not self.is_lazy:
+            return [_axes(self.cube, n, None) if v is None else v.values for n, v in zip(self.plan.names, self.inputs)]
+        import dask.array as da
+
+        chunks = _chunks(self.inputs, self.cube, self.dims)
+        found: list[Any] = []
+        for name, variable, i in zip(self.plan.names, self.inputs, self.plan.inputs):
+            own = tuple(chunks[self.dims[axis]] for axis in i.axes)
+            if variable is None:
+                found.append(_axes(self.cube, name, own))
+            elif is_dask_collection(variable.data):
+                found.append(variable.data if variable.data.chunks == own else variable.data.rechunk(own))
+            else:
+                found.append(da.from_array(variable.values, chunks=own))
+        return found
 
 
 # ---- the plan of a block
@@ -208,33 +264,19 @@ def _project(y: NDArray[np.float64], x: NDArray[np.float64], wkt: str, name: str
 # ---- lazy maps
 
 
-def _lazy(
-    plan: Plan, model: Model, inputs: list[xr.Variable | None], cube: xr.Dataset, dims: tuple[str, ...]
-) -> dict[str, Any]:
+def _lazy(job: Job) -> dict[str, Any]:
     """One task a block makes all layers; one more a layer takes its array out."""
     import dask.array as da
-    from dask.highlevelgraph import HighLevelGraph
 
-    chunks = _chunks(inputs, cube, dims)
-    pairs: list[Any] = []
-    for name, variable, i in zip(plan.names, inputs, plan.inputs):
-        own = tuple(chunks[dims[axis]] for axis in i.axes)
-        if variable is None:
-            array = _axes(cube, name, own)
-        elif is_dask_collection(variable.data):
-            array = variable.data if variable.data.chunks == own else variable.data.rechunk(own)
-        else:
-            array = da.from_array(variable.values, chunks=own)
-        pairs += [array, i.axes]
-    key = f"smgrid-model-{model.digest[:32]}"
-    kept = da.Array(HighLevelGraph.from_collections(key, {(key,): model}), key, chunks=(), dtype=object)
+    plan, model, dims = job.plan, job.model, job.dims
+    pairs: list[Any] = [part for array, i in zip(job.arrays(), plan.inputs) for part in (array, i.axes)]
     out, one = tuple(range(len(dims))), len(plan.wanted.names) == 1
     dtype = dtype_of(plan.wanted.names[0]) if one else object
     token = tokenize(plan, model.digest, *(a.name for a in pairs[::2]))
     blocks = da.blockwise(
         plan,
         out,
-        kept,
+        job.kept_model(),
         (),
         *pairs,
         name=f"smgrid-block-{token}",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from smgrid import YANCO, Grid, seams
+from smgrid import YANCO, Grid, seams, steps
 
 NAN = np.nan
 GRID = Grid(1, 11469, 31406, 84, 75)  # the size of Yanco, started inside a 9-km cell: phases 3 and 5
@@ -247,7 +247,7 @@ def test_blocks_are_read_once_and_bounded(monkeypatch):
     lazy = lazy.copy(data=lazy.data.map_blocks(read, dtype="f8", meta=np.empty((0, 0, 0))))
     quiet(lazy, permutations=9)
     assert sorted(reads) == sorted(np.ndindex(2, 4, 3))
-    monkeypatch.setattr(seams, "SLAB", 64)  # a few lines at a time, and in-memory fields by blocks
+    monkeypatch.setattr(steps, "SLAB", 64)  # a few lines at a time, and in-memory fields by blocks
     xr.testing.assert_allclose(quiet(field, permutations=99), quiet(lazy, permutations=99), rtol=1e-12)
 
 

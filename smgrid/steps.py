@@ -1,0 +1,174 @@
+"""Sums up the steps between neighbouring cells of a map, line by line, whatever its size.
+
+A *line* lies between two neighbouring columns (for steps along x) or rows (along y) and is named after the right or
+lower of them. What is said about seams follows from a few sums over each line. Blocks of a lazy map give them piece by
+piece and they add up, so that chunks do not matter and memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from smgrid.grid import Grid, find_crs
+from smgrid.shapes import as_field
+
+logger = logging.getLogger("smgrid")
+
+DIRECTIONS = ("x", "y")
+SLAB = 2**20  # cells taken to float64 at a time
+
+
+def open_field(field: Any) -> tuple[xr.DataArray, Grid]:
+    """The field with y and x last, and its window of the grid, which gives the phase.
+
+    Raises
+    ------
+    ValueError
+        The field has no y and x, or they are off the EASE-Grid 2.0, or they count pixels.
+
+    Warns
+    -----
+    UserWarning
+        The window starts at 0 N, 0 E to the cell: more likely a clipped map whose axes start from its own corner.
+    """
+    if isinstance(field, np.ndarray | da.Array):
+        field = xr.DataArray(field, dims=[*(f"dim_{i}" for i in range(field.ndim - 2)), "y", "x"][-field.ndim :])
+    values = as_field(field)
+    if not {"y", "x"} <= set(values.dims):
+        raise ValueError(
+            f"the field has the dims {values.dims}, without 'y' and 'x': field = field.rename(latitude='y', "
+            "longitude='x') or whatever they are called"
+        )
+    values = values.transpose(..., "y", "x")
+    if values.chunks is None and values.size > 16 * SLAB:  # a large file is read, and a large array judged, by blocks
+        values = values.chunk({dim: 2048 if dim in ("y", "x") else 1 for dim in values.dims})
+    if not is_placed(field, values):
+        logger.warning(
+            "the field has no coordinates: the phase is assumed, its cells taken as 1 km and the first one as the "
+            "corner of a coarse cell"
+        )
+        return values, Grid(1, 0, 0, values.sizes["y"], values.sizes["x"])
+    grid = Grid.of(field)
+    if grid.km < 0.01:
+        raise ValueError(
+            f"the axes say cells of {grid.cell:.3g} m, x from {grid.x[0]:g} to {grid.x[-1]:g}: they likely count pixels "
+            "from the map's own corner, so where coarse cells begin is lost. Place the map: field = "
+            "field.assign_coords(smgrid.Grid(km, row, col, ny, nx).coords())"
+        )
+    whole = Grid.whole(grid.km)
+    if grid.col == whole.nx // 2 and whole.ny // 2 in (grid.row, grid.row + grid.ny):
+        warnings.warn(
+            "a corner of the map lies at 0 N, 0 E exactly: if its axes start from its own corner, where coarse cells "
+            "begin is lost. Place it: field = field.assign_coords(smgrid.Grid(km, row, col, ny, nx).coords())",
+            UserWarning,
+            stacklevel=3,
+        )
+    return values, grid
+
+
+def is_placed(field: Any, values: xr.DataArray) -> bool:
+    """Whether a field says where it lies: a CRS, or coordinates on y or x."""
+    return any({"y", "x"} & set(coord.dims) for coord in values.coords.values()) or (
+        not isinstance(field, np.ndarray | da.Array) and find_crs(field) is not None
+    )
+
+
+def step_sums(z: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sums of |step|, step^2, counts and steps over all lines, for steps along x (..., 4, nx) and along y (..., 4, ny)."""
+    if not isinstance(z, da.Array):
+        return _sums(z), _sums(z.swapaxes(-1, -2))
+    # Each block gets the last row and column of those above and to the left, so every pair is seen once.
+    halo = da.overlap.overlap(z, depth={z.ndim - 2: (1, 0), z.ndim - 1: (1, 0)}, boundary="none")
+    found = []
+    for turned, chunks in ((halo, z.chunks), (halo.swapaxes(-1, -2), (*z.chunks[:-2], z.chunks[-1], z.chunks[-2]))):
+        lines = (1,) * len(chunks[-2])
+        parts = da.map_blocks(
+            _block_sums,
+            turned,
+            new_axis=z.ndim - 2,
+            chunks=(*chunks[:-2], (4,), lines, chunks[-1]),
+            meta=np.empty((0,) * (z.ndim + 1)),
+        )
+        found.append(parts.sum(-2))
+    x, y = da.compute(*found)
+    return x, y
+
+
+def _block_sums(z: NDArray[Any], block_id: tuple[int, ...]) -> NDArray[np.float64]:
+    """`_sums` of one block with its halo, as one line of blocks: (..., 4, 1, n)."""
+    top, left = (int(i > 0) for i in block_id[-2:])
+    return _sums(z[..., top:, :])[..., None, left:]
+
+
+def _sums(z: NDArray[Any]) -> NDArray[np.float64]:
+    """Sums over axis -2 of |step|, step^2, counts and steps along axis -1; a pair belongs to its second cell."""
+    out = np.zeros((*z.shape[:-2], 4, z.shape[-1]))
+    for lead, rows in slabs(z.shape):
+        with np.errstate(invalid="ignore"):  # infinite less infinite
+            step = np.diff(z[lead][rows].astype("f8"), axis=-1)
+        known = np.isfinite(step)
+        step[~known] = 0
+        out[lead][1:, 1:] += np.einsum("ij,ij->j", step, step), known.sum(0), step.sum(0)
+        out[lead][0, 1:] += np.abs(step, out=step).sum(0)
+    return out
+
+
+def slabs(shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], slice]]:
+    """Pieces of an array (..., rows, cells) of some `SLAB` cells: leading index, and rows."""
+    rows = max(1, SLAB // max(1, shape[-1]))
+    for lead in np.ndindex(*shape[:-2]):
+        for start in range(0, shape[-2], rows):
+            yield lead, slice(start, start + rows)
+
+
+Fold = Callable[..., NDArray[np.float64]]
+
+
+def fold_lines(
+    arrays: Sequence[Any], folds: Sequence[Fold], size: int, depth: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fold arrays (..., y, x) over the rows along each line, for steps along x (..., size, nx) and along y (..., size, ny).
+
+    Parameters
+    ----------
+    arrays : numpy or Dask arrays of one shape and chunking
+    folds : two functions, for steps along x and along y
+        Each gets (blocks of the arrays (..., rows, depth + cells + depth), first cell of the block) with NaN beyond the
+        rim, and gives (..., size, cells), which add up over the rows.
+    size : int
+        Sums a line.
+    depth : int
+        Cells that a line looks to either side.
+    """
+    lazy = [a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays]
+    found = []
+    for fold, axis in zip(folds, (-1, -2)):
+        turned = [(a if axis == -1 else a.swapaxes(-1, -2)).astype("f8") for a in lazy]
+        ndim = turned[0].ndim
+        padded = [da.overlap.overlap(a, depth={ndim - 1: depth}, boundary={ndim - 1: np.nan}) for a in turned]
+        chunks = padded[0].chunks
+        cells = tuple(n - 2 * depth for n in chunks[-1])
+        parts = da.map_blocks(
+            _fold_block,
+            *padded,
+            fold=fold,
+            first=np.cumsum([0, *cells]),
+            new_axis=ndim - 2,
+            chunks=(*chunks[:-2], (size,), (1,) * len(chunks[-2]), cells),
+            meta=np.empty((0,) * (ndim + 1)),
+        )
+        found.append(parts.sum(-2))
+    x, y = da.compute(*found)
+    return x, y
+
+
+def _fold_block(*blocks: Any, fold: Fold, first: NDArray[np.intp], block_id: tuple[int, ...]) -> NDArray[np.float64]:
+    return fold(blocks, int(first[block_id[-1]]))[..., None, :]
