@@ -55,7 +55,7 @@ class Source(NamedTuple):
     spread: xr.DataArray
     x: Borders
     y: Borders
-    own_cells: bool  # whether the field came on its own cells, not spread
+    coarse: xr.DataArray | None  # on its own cells; None where the field came spread over the grid's
 
 
 def regular(grid: Grid, coarse_km: float) -> tuple[Borders, Borders]:
@@ -117,7 +117,37 @@ def source_of(field: xr.DataArray, grid: Grid, name: str, how: str) -> Source:
         spread = as_field(to_grid(field, grid) if how == "mean" else spreads.blocks(field, grid))
     if not x.line.size + y.line.size:
         raise ValueError(f"no two cells of {name!r} meet within the grid: {grid} holds no border to look at")
-    return Source(name, spread.transpose(..., "y", "x"), x, y, own_cells)
+    return Source(name, spread.transpose(..., "y", "x"), x, y, field if own_cells else None)
+
+
+def smoothly(source: Source, grid: Grid) -> Source | None:
+    """The source with its smooth spread in place of the blocks; None where its own cells are not known."""
+    field = source.coarse if source.coarse is not None else _gathered(source, grid)
+    if field is None:
+        return None
+    try:
+        spread = as_field(spreads.smooth(field, grid))
+    except ValueError:  # towards the poles cells of a tenth of a degree are too narrow to be spread
+        return None
+    return source._replace(spread=spread.transpose(..., "y", "x"))
+
+
+def _gathered(source: Source, grid: Grid) -> xr.DataArray | None:
+    """One cell of each block of a field that was spread over the grid, if its blocks are of the EASE-Grid family."""
+    apart = np.concatenate([np.diff(source.x.line), np.diff(source.y.line)])
+    f = int(apart.min()) if apart.size else 0
+    if f < 2 or (36 / grid.km) % f:
+        return None
+    blocks = grid.coarsen(f)
+    picks = {}
+    for dim, borders, first, n in (("x", source.x, grid.col, blocks.nx), ("y", source.y, grid.row, blocks.ny)):
+        if ((borders.line + first) % f).any():
+            return None
+        start = f * (blocks.col if dim == "x" else blocks.row) - first
+        picks[dim] = np.clip(start + f * np.arange(n) + f // 2, 0, (grid.nx if dim == "x" else grid.ny) - 1)
+    return (
+        source.spread.isel(picks).drop_vars(["x", "y", "spatial_ref"], errors="ignore").assign_coords(blocks.coords())
+    )
 
 
 def _centred(side: Side) -> Borders:

@@ -72,7 +72,7 @@ def correct(
     values, grid = open_field(field)
     name = str(coarse.name or "coarse")
     source = source_of(coarse, grid, name, "blocks")
-    if not source.own_cells:
+    if source.coarse is None:
         raise ValueError(f"{name!r} is spread over the map's cells: give the coarse field itself, on its own cells")
     if beta is None:
         found = imprint(field, coarse)["beta"].drop_vars("source")

@@ -44,7 +44,8 @@ def straight_lines(field: xr.DataArray | xr.Dataset) -> Any:
 
     Notes
     -----
-    z = a / (90 % quantile of |a| / 1.645) over the lines of a direction, a = t - median t of the 8 lines beside, t = mean d / (sd d / sqrt(n)).
+    z = a / (90 % quantile of |a| / 1.645) over the lines of a direction, a = t - median t of the 8 lines beside,
+    t = mean d / (sd d / sqrt(n)), d the steps across a line.
     On maps as wide as a continent a line may be clear in a part only: judge parts. Lines along which 9-km cells meet are
     held against each other, for steps between those differ more.
 
