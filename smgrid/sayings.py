@@ -38,7 +38,7 @@ def sayings(verdict: Verdict) -> list[Saying]:
     >>> scene = synthetic.yanco()
     >>> found = sayings(verdict.judge({"truth": scene.truth}, scene.airborne, coarse=scene.smap))
     >>> found[0].about, found[0].lines[0][:44]
-    ('Accuracy', 'truth: RMSE 0.026 m³ m⁻³ over 4 days and 25,')
+    ('Accuracy', 'truth: RMSE 0.028 m³ m⁻³ over 4 days and 25,')
     """
     topics: list[tuple[str, Callable[[Verdict], Iterable[str]]]] = [
         ("Accuracy", _accuracy),

@@ -11,7 +11,9 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 settings.register_profile("smgrid", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("smgrid")
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started behind a shell's &: what tests start would never be stopped
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # started behind a shell's &: what tests start would never be stopped
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
