@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.path import Path
 
 SMALL, MEDIUM = 7, 9  # points
@@ -53,6 +54,15 @@ def _raise(power: re.Match[str]) -> str:
 def is_synthetic(*objects: Any) -> bool:
     """Whether any of some objects says in its attributes that it is invented."""
     return any("synthetic" in str(v).lower() for each in objects for v in getattr(each, "attrs", {}).values())
+
+
+def literal(figure: Figure) -> Figure:
+    """The figure with its words as they are: names of networks are data, and a `$` in one begins no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # type: ignore[attr-defined]
+    return figure
 
 
 # ---- degrees

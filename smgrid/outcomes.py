@@ -151,8 +151,8 @@ def difference(
     return xr.Dataset(data, coords, {"difference": f"{regressor} less {other}", "interval": f"{LEVEL:.0%} percentile"})
 
 
-def _check(results: xr.Dataset) -> None:
-    needed = ("rmse", "level", "dynamics", "station_count", "station_bias", "station_mse")
+def _check(results: xr.Dataset, *names: str) -> None:
+    needed = ("regressor", "station_count", "station_bias", "station_mse", *names)
     lacking = [name for name in needed if name not in results]
     if lacking:
         raise ValueError(f"these are no results of scenarios.run: they lack {lacking}")
@@ -219,7 +219,7 @@ def verdict(results: xr.Dataset, *, size: float | None = None) -> str:
         are shared; what choosing on the test set did or would have added. A difference is shown where its interval
         excludes 0.
     """
-    _check(results)
+    _check(results, "rmse", "level", "dynamics")
     size = float(results["size"].max()) if size is None else size
     if size not in results["size"].values:
         raise ValueError(f"the results have no size {size:g}; they have {results['size'].values.tolist()}")
