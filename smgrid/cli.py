@@ -199,6 +199,8 @@ def _scenario(args: argparse.Namespace) -> None:
     from smgrid.features import PAPER
     from smgrid.files import open_table
 
+    if args.figure is not None:  # what is wrong with it is better known before hours of work than after
+        _check_figure(args.figure)
     table = open_table(args.table)
     options = {"sizes": args.sizes, "seed": args.seed}
     if args.scenario == "temporal":
@@ -230,12 +232,24 @@ def _scenario(args: argparse.Namespace) -> None:
         print(f"written: {args.figure}")
 
 
+def _check_figure(path: Path) -> None:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in kinds:
+        raise ValueError(f"--figure ends in .png, .pdf or .svg, not {path.suffix!r}: {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--figure: there is no folder {path.parent} to draw {path.name} in")
+
+
 def _predict(args: argparse.Namespace) -> None:
     from smgrid.files import existing, open_cube
     from smgrid.modelfiles import load_model
     from smgrid.predict import predict_map
 
     write = _writer(args)
+    if Path(args.out).resolve() == Path(args.cube).resolve():
+        raise ValueError(f"OUT is the cube itself, {args.cube}: give the maps another name")
     model = load_model(existing(args.model, "model"))
     cube = _cut(open_cube(args.cube), args.bbox, args.dates)
     maps = predict_map(cube, model, layers=args.layers, units=args.units or None, level=args.level)
@@ -316,7 +330,10 @@ def _cut(cube: Any, bbox: Sequence[float] | None, dates: str | None) -> Any:
         if "time" not in cube.dims:
             raise ValueError(f"--dates {dates}: the cube has no dimension 'time'")
         first, colon, last = dates.partition(":")
-        chosen = cube.sel(time=slice(first or None, last or None)) if colon else _on_days(cube, _names(dates))
+        try:
+            chosen = cube.sel(time=slice(first or None, last or None)) if colon else _on_days(cube, _names(dates))
+        except TypeError as error:  # pandas' way to say that an end is no date
+            raise ValueError(f"--dates {dates}: dates are written 2015-05-05") from error
         if not chosen.sizes["time"]:
             raise ValueError(f"--dates: the cube has none of {dates}; it has {_days(cube)}")
         cube = chosen

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.path import Path
 
 SMALL, MEDIUM = 7, 9  # points
@@ -47,16 +48,16 @@ def words(quantity: str, units: str | None) -> str:
 
 
 def plain(name: object, most: int = 40) -> str:
-    r"""A name as figures may write it: matplotlib takes $ for mathematics, and a leading _ for "not in the legend".
+    """A name as figures may write it: matplotlib takes a leading _ for "not in the legend".
 
     Examples
     --------
-    >>> plain("RF, $1"), plain("_smap"), plain("a" * 50, most=5)
-    ('RF, \\$1', ' _smap', 'aaaa…')
+    >>> plain("_smap"), plain("a" * 50, most=5)
+    (' _smap', 'aaaa…')
     """
     text = "".join(c if c.isprintable() else " " for c in str(name))
     text = text if len(text) <= most else text[: most - 1] + "…"
-    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+    return (" " if text.startswith("_") else "") + text
 
 
 def _raise(power: re.Match[str]) -> str:
@@ -66,6 +67,15 @@ def _raise(power: re.Match[str]) -> str:
 def is_synthetic(*objects: Any) -> bool:
     """Whether any of some objects says in its attributes that it is invented."""
     return any("synthetic" in str(v).lower() for each in objects for v in getattr(each, "attrs", {}).values())
+
+
+def literal(figure: Figure) -> Figure:
+    """The figure with its words as they are: names of networks are data, and a `$` in one begins no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # type: ignore[attr-defined]
+    return figure
 
 
 # ---- degrees

@@ -203,9 +203,16 @@ class Grid:
         ------
         ValueError
             Axes, cell size, offset, order or CRS are not the grid's.
+        TypeError
+            Not an xarray object, nor a Grid.
         """
         if isinstance(obj, Grid):
             return obj
+        if not hasattr(obj, "coords"):
+            raise TypeError(
+                "a grid is a Grid, such as Grid.around((west, south, east, north)) in degrees, or a DataArray or Dataset "
+                f"that lies on one, not {type(obj).__name__}"
+            )
         _check_crs(obj)
         y, x = _axis(obj, "y"), _axis(obj, "x")
         return cls.of_axes(y, x, _cell_said(obj) if x.size == y.size == 1 else None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from smgrid.drawing import BLUE, GREEN, HUES, INK, MARKERS, MEDIUM, ORANGE, SMALL, is_synthetic, plain, words
+from smgrid.drawing import BLUE, GREEN, HUES, INK, MARKERS, MEDIUM, ORANGE, SMALL, is_synthetic, literal, plain, words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def decomposition(cards: Any) -> Figure:
     _axes(ax, words("mean square error", _units(named, "mse")), "")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
     _say_synthetic(figure, named, "What the error is made of")
-    return figure
+    return literal(figure)
 
 
 def fss(cards: Any, *, event: str = "frequency") -> Figure:
@@ -115,7 +115,7 @@ def fss(cards: Any, *, event: str = "frequency") -> Figure:
     axes[0, 0].set_ylabel("fractions skill score", fontsize=MEDIUM)
     _legend(figure, axes[0, 0])
     _say_synthetic(figure, named, "Where the wet cells are")
-    return figure
+    return literal(figure)
 
 
 def spectra(cards: Any) -> Figure:
@@ -156,6 +156,9 @@ def spectra(cards: Any) -> Figure:
                 upper.plot(at, one["power_prediction"], label=plain(name), **style)
                 lower.plot(at, one["coherence"], label=plain(name), **style)
         upper.set(xscale="log", yscale="log")
+        upper.yaxis.set_major_formatter("{x:g}")
+        if not any(np.isfinite(one["coherence"]).any() for card in named.values() for one in _on(card, day)):
+            lower.text(0.5, 0.5, "too many cells are missing", transform=lower.transAxes, ha="center", fontsize=SMALL)
         upper.set_title(day, fontsize=MEDIUM)
         lower.set_ylim(0, 1.02)
         lower.set_xlim(*np.sort(at)[[-1, 0]])
@@ -168,7 +171,7 @@ def spectra(cards: Any) -> Figure:
     axes[1, 0].set_ylabel("squared coherence", fontsize=MEDIUM)
     _legend(figure, axes[0, 0], axes[1, 0])
     _say_synthetic(figure, named, "Structure and agreement by scale")
-    return figure
+    return literal(figure)
 
 
 # ---- what is drawn, and how

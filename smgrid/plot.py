@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.drawing import MEDIUM, SMALL, degree_ticks, draw_land, is_synthetic, land, plain, words
+from smgrid.drawing import MEDIUM, SMALL, degree_ticks, draw_land, is_synthetic, land, literal, plain, words
 from smgrid.grid import Grid, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
 from smgrid.patternfigures import decomposition, fss, spectra
 from smgrid.pointfigures import scatter, stations
@@ -140,7 +140,7 @@ def maps(
     if panels.synthetic:
         quantity = panels.label.split(",")[0]
         figure.suptitle(f"{quantity[:1].upper()}{quantity[1:]} (synthetic)", fontsize=MEDIUM + 1)
-    return figure
+    return literal(figure)
 
 
 # ---- what there is to draw

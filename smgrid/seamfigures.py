@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from smgrid.drawing import HUES, INK, MARKERS, MEDIUM, SMALL, is_synthetic, plain, words
+from smgrid.drawing import HUES, INK, MARKERS, MEDIUM, SMALL, is_synthetic, literal, plain, words
 from smgrid.grid import Grid
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def seams(results: Any) -> Figure:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=SMALL)
     if is_synthetic(*named.values()):
         figure.suptitle("Steps by distance from the coarse edge (synthetic)", fontsize=MEDIUM + 1)
-    return figure
+    return literal(figure)
 
 
 def _profiles(row: Any, result: xr.Dataset) -> None:
