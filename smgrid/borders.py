@@ -114,7 +114,8 @@ def source_of(field: xr.DataArray, grid: Grid, name: str, how: str) -> Source:
     else:
         side = _mixed if how == "mean" else _centred
         x, y = side(along), side(down)
-        spread = as_field(to_grid(field, grid) if how == "mean" else spreads.blocks(field, grid))
+        lazy = field.chunk()  # so that no more of a large grid is spread at once than is looked at
+        spread = as_field(to_grid(lazy, grid) if how == "mean" else spreads.blocks(lazy, grid))
     if not x.line.size + y.line.size:
         raise ValueError(f"no two cells of {name!r} meet within the grid: {grid} holds no border to look at")
     return Source(name, spread.transpose(..., "y", "x"), x, y, field if own_cells else None)
@@ -126,7 +127,7 @@ def smoothly(source: Source, grid: Grid) -> Source | None:
     if field is None:
         return None
     try:
-        spread = as_field(spreads.smooth(field, grid))
+        spread = as_field(spreads.smooth(field.chunk(), grid))
     except ValueError:  # towards the poles cells of a tenth of a degree are too narrow to be spread
         return None
     return source._replace(spread=spread.transpose(..., "y", "x"))

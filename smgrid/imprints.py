@@ -142,7 +142,7 @@ def match_source(source: Source, values: xr.DataArray) -> Any:
     bare = bare.expand_dims({d: values.sizes[d] for d in lead}).transpose(*values.dims)
     if isinstance(values.data, da.Array):
         return bare.chunk(dict(zip(values.dims, values.data.chunks))).data
-    return bare.data
+    return bare.values
 
 
 # ---- sums over border lines

@@ -20,7 +20,7 @@ from smgrid.borders import Borders, Source, regular, source_of
 from smgrid.grid import Grid
 from smgrid.imprints import match_source
 from smgrid.jumps import DEPTH, OFFSETS, REACH, jumps
-from smgrid.steps import DIRECTIONS, open_field
+from smgrid.steps import open_field, turned, with_halo
 
 LEVEL = 0.05  # of false discoveries among the segments called significant
 _LAND = np.array([-4, -3, -2, 2, 3, 4])  # steps that tell how rough the land on both sides is
@@ -98,10 +98,7 @@ def edges(
     source = None if coarse is None else source_of(coarse, grid, str(coarse.name or "coarse"), how)
     borders = regular(grid, coarse_km) if source is None else (source.x, source.y)
     arrays = [values.data] if source is None else [values.data, match_source(source, values)]
-    tables = [
-        _tables([a if direction == "x" else a.swapaxes(-1, -2) for a in arrays], *cuts)
-        for direction, cuts in zip(DIRECTIONS, (borders, borders[::-1]))
-    ]
+    tables = _tables(arrays, *borders)
     found = [_measure(table, len(arrays) > 1) for table in da.compute(*tables)]
     place = _places(grid, *borders)
     return _dress(_Segments(*(np.concatenate(pair, -1) for pair in zip(*found))), place, values, source, coarse_km)
@@ -154,37 +151,44 @@ def raster(found: xr.Dataset, grid: Grid | xr.DataArray | xr.Dataset, *, level: 
 # ---- sums by segment
 
 
-def _tables(arrays: Sequence[Any], across: Borders, along: Borders) -> Any:
-    """Sums by row segment and border line of steps along the last axis: (..., sums, row segment, line), lazy.
+def _tables(arrays: Sequence[Any], x: Borders, y: Borders) -> list[Any]:
+    """Sums by row segment and border line of steps along x, and along y: (..., sums, part of the line, line), lazy.
 
     Blocks are cut where coarse cells meet, so that every segment is whole in one of them.
     """
-    lazy = [a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays]
-    shape, ndim = lazy[0].shape, lazy[0].ndim
-    cuts = [_cut(n, sizes, b.line) for n, sizes, b in zip(shape[-2:], lazy[0].chunks[-2:], (along, across))]
-    lazy = [a.rechunk((*a.chunks[:-2], *cuts)).astype("f8") for a in lazy]
-    padded = [da.overlap.overlap(a, depth={ndim - 1: DEPTH}, boundary={ndim - 1: np.nan}) for a in lazy]
-    cells = tuple(n - 2 * DEPTH for n in padded[0].chunks[-1])
-    starts = [np.cumsum([0, *sizes]) for sizes in (cuts[0], cells)]
-    parts = tuple(np.diff([0, *(1 + np.searchsorted(along.line, starts[0][1:]))]).tolist())
-    lines = tuple(np.diff(np.searchsorted(across.line, starts[1])).tolist())
-    return da.map_blocks(
-        _fold,
-        *padded,
-        rows=along.line,
-        across=across,
-        starts=starts,
-        new_axis=ndim - 2,
-        chunks=(*padded[0].chunks[:-2], (_size(len(arrays)),), parts, lines),
-        meta=np.empty((0,) * (ndim + 1)),
-    )
+    shape = arrays[0].shape[-2:]
+    chunks = arrays[0].chunks[-2:] if isinstance(arrays[0], da.Array) else [(n,) for n in shape]
+    cuts = [_cut(n, sizes, borders.line) for n, sizes, borders in zip(shape, chunks, (y, x))]
+    padded, cells = with_halo(arrays, DEPTH, (cuts[0], cuts[1]))
+    found = []
+    for blocks, across, along, sizes in zip(turned(padded), (x, y), (y, x), (cells, cells[::-1])):
+        ndim = blocks[0].ndim
+        starts = [np.cumsum([0, *n]) for n in sizes]
+        parts = tuple(np.diff([0, *(1 + np.searchsorted(along.line, starts[0][1:]))]).tolist())
+        lines = tuple(np.diff(np.searchsorted(across.line, starts[1])).tolist())
+        sums = da.map_blocks(
+            _fold,
+            *blocks,
+            rows=along.line,
+            across=across,
+            starts=starts,
+            new_axis=ndim - 2,
+            chunks=(*blocks[0].chunks[:-2], (_size(len(arrays)),), parts, lines),
+            meta=np.empty((0,) * (ndim + 1)),
+        )
+        found.append(sums)
+    return found
 
 
 def _cut(n: int, sizes: tuple[int, ...], line: NDArray[np.int64]) -> tuple[int, ...]:
-    """Chunks near those that are there, that begin where coarse cells do."""
+    """Chunks near those that are there, that begin where coarse cells do, none thinner than the halo."""
     stops = np.cumsum(sizes)[:-1]
-    near = np.concatenate([[0], line[np.searchsorted(line, stops[stops <= (line[-1:] if line.size else -1)])], [n]])
-    return tuple(np.diff(np.unique(near)).tolist())
+    near = np.unique(line[np.searchsorted(line, stops[stops <= line.max(initial=-1)])])
+    cuts = [0]
+    for cut in near.tolist():
+        if cut - cuts[-1] >= DEPTH and n - cut >= DEPTH:
+            cuts.append(cut)
+    return tuple(np.diff([*cuts, n]).tolist())
 
 
 def _size(arrays: int) -> int:
@@ -199,6 +203,7 @@ def _fold(
     starts: list[NDArray[np.int64]],
     block_id: tuple[int, ...],
 ) -> NDArray[np.float64]:
+    blocks = tuple(block[..., DEPTH:-DEPTH, :].astype("f8") for block in blocks)
     first, stop = (starts[1][block_id[-1] + k] for k in (0, 1))
     top, bottom = (starts[0][block_id[-2] + k] for k in (0, 1))
     here = (across.line >= first) & (across.line < stop)

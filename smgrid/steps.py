@@ -148,21 +148,18 @@ def fold_lines(
     depth : int
         Cells that a line looks to either side.
     """
-    lazy = [a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays]
+    padded, chunks = with_halo(arrays, depth)
     found = []
-    for fold, axis in zip(folds, (-1, -2)):
-        turned = [(a if axis == -1 else a.swapaxes(-1, -2)).astype("f8") for a in lazy]
-        ndim = turned[0].ndim
-        padded = [da.overlap.overlap(a, depth={ndim - 1: depth}, boundary={ndim - 1: np.nan}) for a in turned]
-        chunks = padded[0].chunks
-        cells = tuple(n - 2 * depth for n in chunks[-1])
+    for fold, blocks, sizes in zip(folds, turned(padded), (chunks, chunks[::-1])):
+        ndim = blocks[0].ndim
         parts = da.map_blocks(
             _fold_block,
-            *padded,
+            *blocks,
             fold=fold,
-            first=np.cumsum([0, *cells]),
+            first=np.cumsum([0, *sizes[1]]),
+            depth=depth,
             new_axis=ndim - 2,
-            chunks=(*chunks[:-2], (size,), (1,) * len(chunks[-2]), cells),
+            chunks=(*blocks[0].chunks[:-2], (size,), (1,) * len(sizes[0]), sizes[1]),
             meta=np.empty((0,) * (ndim + 1)),
         )
         found.append(parts.sum(-2))
@@ -170,5 +167,30 @@ def fold_lines(
     return x, y
 
 
-def _fold_block(*blocks: Any, fold: Fold, first: NDArray[np.intp], block_id: tuple[int, ...]) -> NDArray[np.float64]:
-    return fold(blocks, int(first[block_id[-1]]))[..., None, :]
+def with_halo(
+    arrays: Sequence[Any], depth: int, cuts: tuple[tuple[int, ...], ...] | None = None
+) -> tuple[list[da.Array], tuple[tuple[int, ...], ...]]:
+    """Arrays (..., y, x), each block with `depth` cells of its neighbours all round, NaN beyond the rim.
+
+    One halo serves both directions, so that a block is done with once it and its neighbours are there. Also gives the
+    chunks along y and x without it: `cuts`, or those that the arrays have, made larger where they are thinner than it.
+    """
+    lazy = [a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays]
+    lazy = [a if a.dtype.kind == "f" else a.astype("f8") for a in lazy]  # NaN must have room
+    if cuts is not None:
+        lazy = [a.rechunk((*a.chunks[:-2], *cuts)) for a in lazy]
+    sides = (lazy[0].ndim - 2, lazy[0].ndim - 1)
+    padded = [da.overlap.overlap(a, dict.fromkeys(sides, depth), dict.fromkeys(sides, np.nan)) for a in lazy]
+    return padded, tuple(tuple(n - 2 * depth for n in sizes) for sizes in padded[0].chunks[-2:])
+
+
+def turned(arrays: Sequence[da.Array]) -> tuple[list[da.Array], list[da.Array]]:
+    """The arrays as they are, for steps along x, and with y last, for steps along y."""
+    return list(arrays), [a.swapaxes(-1, -2) for a in arrays]
+
+
+def _fold_block(
+    *blocks: Any, fold: Fold, first: NDArray[np.intp], depth: int, block_id: tuple[int, ...]
+) -> NDArray[np.float64]:
+    rows = [block[..., depth:-depth, :].astype("f8") for block in blocks]
+    return fold(rows, int(first[block_id[-1]]))[..., None, :]

@@ -46,8 +46,8 @@ def straight_lines(field: xr.DataArray | xr.Dataset) -> Any:
     -----
     z = a / (90 % quantile of |a| / 1.645) over the lines of a direction, a = t - median t of the 8 lines beside,
     t = mean d / (sd d / sqrt(n)), d the steps across a line.
-    On maps as wide as a continent a line may be clear in a part only: judge parts. Lines along which 9-km cells meet are
-    held against each other, for steps between those differ more.
+    On maps as wide as a continent a line may be clear in a part only: judge parts. Lines 9 km apart are held
+    against each other too, for steps between coarse cells differ more than others.
 
     References
     ----------
@@ -107,14 +107,19 @@ def _judge(sums: NDArray[np.float64], first: int, f: float) -> Any:
     away = t - (median_filter(t, footprint=_BESIDE, mode="mirror") if t.size else 0)  # land slopes on, trees do not
     # of normal numbers a tenth lie farther out than 1.645; the median would miss the tails that land has
     spread = np.full(t.shape, np.quantile(np.abs(away), 0.9) / 1.645 if t.size > 9 else np.nan)
-    freedom = np.full(t.shape, max(t.size / 3, 2))  # the spread is estimated, from lines of which some three are as one
-    border = np.flatnonzero(index % f == 0) if f >= 2 and f % 1 == 0 else np.empty(0, int)
-    if (
-        border.size > 2
-    ):  # steps between coarse cells come by the nine, so lines along them differ more: their own spread
-        others = (away[border] ** 2).sum() - away[border] ** 2
-        spread[border] = np.maximum(spread[border], np.sqrt(others / (border.size - 1)))
-        freedom[border] = border.size - 1
+    # it is estimated, from lines of which some three are as one, and more where the land is smooth
+    alike = np.clip((away[1:] * away[:-1]).sum() / max((away**2).sum(), 1e-300), 0, 0.99)
+    freedom = np.full(t.shape, max(t.size / 3 * (1 - alike) / (1 + alike), 2))
+    phase = index % f if f >= 2 and f % 1 == 0 else np.arange(index.size)
+    for same in (np.flatnonzero(phase == p) for p in np.unique(phase)):
+        # steps between coarse cells come by the nine, so lines along them differ more: each phase has a spread of its own
+        if same.size > 2:
+            others = np.sqrt(((away[same] ** 2).sum() - away[same] ** 2) / (same.size - 1))
+            freedom[same] = np.where(others > spread[same], np.minimum(freedom[same], same.size - 1), freedom[same])
+            spread[same] = np.maximum(spread[same], others)
     z = np.divide(away, spread, out=np.full(t.shape, np.nan), where=spread > 0)
     p = 2 * stats.t.sf(np.abs(z), freedom)
+    if t.size:  # a slope, however steep, goes on in the next line
+        beside = np.pad(t, 1, mode="edge")
+        p[np.abs(t - (beside[:-2] + beside[2:]) / 2) < np.abs(away) / 2] = 1
     return pd.DataFrame({"index": index, "jump": mean, "z_score": z, "p_value": p, "n": n.astype("i8")})

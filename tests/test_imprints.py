@@ -412,7 +412,7 @@ def test_straight_lines_of_trees_are_listed():
         truth, smap = scene(seed)
         field = truth + 0.3 * coarse.blocks(smap, GRID)
         assert len(seams.straight_lines(field)) <= 1
-        stepped = field + 0.02 * (field.x > field.x[42]) - 0.015 * (field.y < field.y[60])
+        stepped = field + 0.02 * (field.x > field.x[42]) - 0.025 * (field.y < field.y[60])
         found = seams.straight_lines(stepped)
         assert {("x", GRID.col + 43), ("y", GRID.row + 61)} <= set(zip(found.direction, found["index"]))
         assert len(found) <= 4
