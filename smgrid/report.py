@@ -30,7 +30,8 @@ from smgrid.verdict import Verdict, judge
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HELD = 1_200_000  # values in the page's map: 2 bytes each, a third more as text
+HELD = 600_000  # values in the page's map: 2 bytes each, a third more as text
+LINES = 20_000  # borders that the page draws
 DRAWN = 6  # days in figures
 POINTS = 1_000_000  # values of a map in the figure of values against values
 MISSING = 65535
@@ -188,10 +189,12 @@ def _payload(verdict: Verdict) -> tuple[dict[str, Any], str]:
     codes = np.where(np.isfinite(values), np.rint((values - low) / scale), MISSING).astype("<u2")
     ends = plot.limits(known)
     lon, lat = grid.lonlat()
-    edges = [_borders(verdict, name, chosen, step) for name in layers]
-    said = []
+    edges, said = [_borders(verdict, name, chosen, step) for name in layers], []
+    if sum(len(day) for layer in edges for day in layer) > LINES:
+        edges = [[[] for _ in chosen] for _ in layers]
+        said.append("More borders stand out than a page can draw.")
     if step > 1:
-        said.append(f"Every {step}th row and column is in this map, so that the page stays small.")
+        said.append(f"One row and column in {step} is in this map, so that the page stays small.")
     if len(chosen) < len(verdict.days):
         said.append(f"{len(chosen)} of {len(verdict.days)} days are in this map.")
     return {
@@ -282,7 +285,7 @@ def _figures(verdict: Verdict) -> Iterator[_Picture]:
     points = {name: field.isel(y=slice(None, None, step), x=slice(None, None, step)) for name, field in some.items()}
     reference = points.pop("reference")
     if all((np.isfinite(field) & np.isfinite(reference)).any() for field in points.values()):
-        thin = f" Every {step}th row and column." if step > 1 else ""
+        thin = f" One row and column in {step}." if step > 1 else ""
         yield _picture(
             plot.scatter(points, reference),
             f"Values of each map against the reference; the line is 1:1.{thin}{tail}",

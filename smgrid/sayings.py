@@ -132,14 +132,15 @@ def _copied(verdict: Verdict) -> Iterable[str]:
             continue
         beta, error, p = 100 * beta[known], 100 * error[known], p[known]
         sure = int((p < ALPHA).sum())
+        digits = 0 if error.min() >= 1 else 1
         if beta.size == 1:
-            share = f"{number(beta[0], 0)} ± {number(error[0], 0)} %"
+            share = f"{number(beta[0], digits)} ± {number(error[0], digits)} %"
             if sure:
                 yield f"{_who(name)} copies {share} of {_steps(verdict)} ({chance(p[0])})."
             else:
                 yield f"{_who(name)} copies none of {_steps(verdict)} beyond chance ({share}, {chance(p[0])})."
             continue
-        share = f"{_range(beta, 0)} %, each ± {_range(error, 0)} %"
+        share = f"{_range(beta, digits)} %, each ± {_range(error, digits)} %"
         if sure:
             yield f"{_who(name)} copies {_steps(verdict)} on {sure} of {beta.size} days (p < {ALPHA}): {share} of them."
         else:

@@ -118,7 +118,8 @@ def draw_segments(ax: Axes, found: xr.Dataset, grid: Grid) -> bool:
         [(west + grid.cell * x0, north - grid.cell * y0), (west + grid.cell * x1, north - grid.cell * y1)]
         for x0, y0, x1, y1 in segments(found, grid)
     ]
-    ax.add_collection(LineCollection(lines, colors=SEAM, linewidths=1.1), autolim=False)
+    width = float(np.clip(90 / max(grid.shape), 0.15, 1.1))  # points; on a wide map borders lie close
+    ax.add_collection(LineCollection(lines, colors=SEAM, linewidths=width), autolim=False)
     return bool(lines)
 
 

@@ -83,9 +83,9 @@ def test_undated_maps_are_judged_too():
 
 def test_copied_steps_are_said_with_their_error(verdict):
     found, line = verdict.imprints["copy"], said(verdict, "What is copied", "copy")
-    shares, errors = re.search(r": ([\d to]+) %, each ± ([\d to]+) %", line).groups()
+    shares, errors = re.search(r": ([\d. to]+) %, each ± ([\d. to]+) %", line).groups()
     for words, values in ((shares, found.beta), (errors, found.standard_error)):
-        numbers = [int(number) for number in words.split(" to ")]
+        numbers = [float(number) for number in words.split(" to ")]
         np.testing.assert_allclose([numbers[0], numbers[-1]], 100 * np.sort(values), atol=0.5)
     assert "copies SMAP's 9-km steps on 2 of 2 days (p < 0.05)" in line
     assert "none of SMAP's 9-km steps beyond chance" in said(verdict, "What is copied", "clean")

@@ -52,7 +52,7 @@
       pen.drawImage(picture(layer), 0, 0, width, height);
       const borders = data.edges[layer] && data.edges[layer][state.day];
       if (state.edges && borders) {
-        pen.strokeStyle = SEAM; pen.lineWidth = width / 220; pen.beginPath();
+        pen.strokeStyle = SEAM; pen.lineWidth = Math.max(1.5, Math.min(width / 220, 0.54 * unit[0] / step)); pen.beginPath();
         borders.forEach(([x0, y0, x1, y1]) => {
           pen.moveTo(x0 * unit[0], y0 * unit[1]); pen.lineTo(x1 * unit[0], y1 * unit[1]);
         });
