@@ -27,7 +27,7 @@ import xarray as xr
 
 from smgrid import progress
 from smgrid.features import PAPER, Predictor
-from smgrid.files import existing, write_netcdf
+from smgrid.files import existing, open_dataset, write_netcdf
 from smgrid.outcomes import difference, lay_out, verdict
 from smgrid.splits import MAKERS, Splits, dependent, regional, spatial, temporal
 from smgrid.trials import INNER, KINDS, Plan, Table, Trial, attempt, contenders
@@ -174,8 +174,15 @@ def open_results(path: str | Path) -> xr.Dataset:
     ----------
     path : path
         The NetCDF file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Nothing is there, or something that `run` did not write.
     """
-    with xr.open_dataset(existing(path, "results of a scenario"), engine="netcdf4") as results:
+    with open_dataset(existing(path, "results of a scenario"), engine="netcdf4") as results:
+        if not {"scenario", "samples_sha256"} <= {*results.attrs}:
+            raise ValueError(f"{path} holds no results of scenarios.run, but {sorted(map(str, results.variables))}")
         return results.load()
 
 
@@ -188,14 +195,11 @@ def _check_path(path: Path) -> None:
     if not path.exists():
         return
     try:
-        with xr.open_dataset(path, engine="netcdf4", decode_times=False) as there:
-            ours = {"scenario", "samples_sha256"} <= {*there.attrs}
-    except (OSError, ValueError):
-        ours = False
-    if not ours:
+        open_results(path)
+    except (OSError, ValueError) as error:
         raise FileExistsError(
             f"{path} is there and holds no results of scenarios.run: give another path, or move it away"
-        )
+        ) from error
 
 
 def _splits_on(samples: Any, scenario: str | Splits, table: Table, seed: int) -> Splits:

@@ -186,7 +186,7 @@ def test_scenario_writes_results_and_a_verdict(files, tmp_path, capsys):
         (["--scenario", "regional", "--campaigns", "HDAS"], "no network .*HDAS"),
         (["--sizes", "500"], "sizes of the spatial scenario count cells"),
         (["--regressors", "lasso"], "kind is one of"),
-        (["--figure", "figure.gif"], "--figure ends in .png, .pdf or .svg, not '.gif'"),
+        (["--figure", "figure.csv"], "--figure ends in .png, .pdf or .svg, not '.csv'"),
         (["--figure", "absent/figure.png"], "--figure: there is no folder absent to draw figure.png in"),
     ],
 )

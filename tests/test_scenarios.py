@@ -395,6 +395,8 @@ def test_results_are_not_written_over_something_else(tmp_path, content):
     ):
         run(path=path)
     assert path.read_bytes() == content and [*tmp_path.iterdir()] == [path]
+    with pytest.raises(ValueError, match=r"table\.nc (cannot be opened|holds no results of scenarios\.run)"):
+        scenarios.open_results(path)
 
 
 def test_a_path_without_a_folder_is_known_before_any_work(tmp_path, monkeypatch):
