@@ -112,6 +112,30 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="check everything, say what would be made, write nothing"
     )
     predict.set_defaults(run=_predict)
+
+    judge = commands.add_parser("judge", help="judge maps against a reference, and write one HTML page about it")
+    judge.add_argument(
+        "map", metavar="MAP", help="soil moisture: Zarr store, NetCDF or GeoTIFF; 'maps_*.tif' for several days"
+    )
+    judge.add_argument("reference", metavar="REFERENCE", help="what it is judged by, such as airborne maps")
+    judge.add_argument("out", metavar="OUT.html", help="page to write")
+    judge.add_argument("--coarse", metavar="SMAP", help="coarse predictor: which share of its steps does the map copy?")
+    judge.add_argument(
+        "--also", metavar="MAP", action="append", default=[], help="another map to judge; may be repeated"
+    )
+    judge.add_argument("--dates", help="a date (or month), several with commas, or FROM:TO; all shared ones otherwise")
+    judge.add_argument(
+        "--bbox", type=float, nargs=4, metavar=("WEST", "SOUTH", "EAST", "NORTH"), help="in degrees; all otherwise"
+    )
+    judge.add_argument(
+        "--variable",
+        type=_pairs,
+        default={},
+        help="such as map=sm,reference=airborne; soil_moisture or the only one otherwise",
+    )
+    judge.add_argument("--units", type=_pairs, default={}, help="at your word, such as reference=%%,coarse='m3 m-3'")
+    judge.add_argument("--title", help="of the page")
+    judge.set_defaults(run=_judge)
     return parser
 
 
@@ -175,6 +199,8 @@ def _scenario(args: argparse.Namespace) -> None:
     from smgrid.features import PAPER
     from smgrid.files import open_table
 
+    if args.figure is not None:  # what is wrong with it is better known before hours of work than after
+        _check_figure(args.figure)
     table = open_table(args.table)
     options = {"sizes": args.sizes, "seed": args.seed}
     if args.scenario == "temporal":
@@ -206,12 +232,24 @@ def _scenario(args: argparse.Namespace) -> None:
         print(f"written: {args.figure}")
 
 
+def _check_figure(path: Path) -> None:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in kinds:
+        raise ValueError(f"--figure ends in .png, .pdf or .svg, not {path.suffix!r}: {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--figure: there is no folder {path.parent} to draw {path.name} in")
+
+
 def _predict(args: argparse.Namespace) -> None:
     from smgrid.files import existing, open_cube
     from smgrid.modelfiles import load_model
     from smgrid.predict import predict_map
 
     write = _writer(args)
+    if Path(args.out).resolve() == Path(args.cube).resolve():
+        raise ValueError(f"OUT is the cube itself, {args.cube}: give the maps another name")
     model = load_model(existing(args.model, "model"))
     cube = _cut(open_cube(args.cube), args.bbox, args.dates)
     maps = predict_map(cube, model, layers=args.layers, units=args.units or None, level=args.level)
@@ -222,6 +260,43 @@ def _predict(args: argparse.Namespace) -> None:
     written = write(maps)
     for path in written if isinstance(written, list) else [written]:
         print(f"written: {path}")
+
+
+def _judge(args: argparse.Namespace) -> None:
+    from smgrid.exhibits import open_map
+    from smgrid.report import checked_path, page, save
+    from smgrid.sayings import sayings
+    from smgrid.verdict import judge
+
+    roles = {"map", "reference", "coarse"}
+    strange = sorted({*args.variable, *args.units} - roles)
+    if strange:
+        raise ValueError(f"--variable and --units take {sorted(roles)}, not {strange}")
+
+    def opened(path: str, role: str) -> Any:
+        return open_map(path, variable=args.variable.get(role), units=args.units.get(role))
+
+    out = checked_path(args.out)
+    maps = {name: opened(path, "map") for name, path in _named([args.map, *args.also]).items()}
+    reference = opened(args.reference, "reference")
+    coarse = None if args.coarse is None else opened(args.coarse, "coarse")
+    cut = [_cut(f, args.bbox, args.dates if "time" in f.dims else None) for f in (*maps.values(), reference)]
+    verdict = judge(dict(zip(maps, cut)), cut[-1], coarse=coarse)
+    save(page(verdict, args.title), out)
+    for saying in sayings(verdict):
+        print(f"{saying.about}\n" + "\n".join(f"  {line}" for line in saying.lines))
+    print(f"written: {out}")
+
+
+def _named(paths: list[str]) -> dict[str, str]:
+    """Maps by the name of their file, and of its folder where two are alike."""
+    names = [Path(path).stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{Path(path).absolute().parent.name}/{name}" for path, name in zip(paths, names)]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise ValueError(f"maps are known by their file's name, and {double} comes more than once: rename one")
+    return dict(zip(names, paths))
 
 
 def _writer(args: argparse.Namespace) -> Any:
@@ -242,7 +317,7 @@ def _writer(args: argparse.Namespace) -> Any:
     raise ValueError(f"OUT ends in .zarr, .tif or .nc, not {suffix!r}: {args.out}")
 
 
-def _cut(cube: xr.Dataset, bbox: Sequence[float] | None, dates: str | None) -> xr.Dataset:
+def _cut(cube: Any, bbox: Sequence[float] | None, dates: str | None) -> Any:
     """The part of a cube that was asked for."""
     from smgrid.grid import Grid
 
@@ -255,7 +330,10 @@ def _cut(cube: xr.Dataset, bbox: Sequence[float] | None, dates: str | None) -> x
         if "time" not in cube.dims:
             raise ValueError(f"--dates {dates}: the cube has no dimension 'time'")
         first, colon, last = dates.partition(":")
-        chosen = cube.sel(time=slice(first or None, last or None)) if colon else _on_days(cube, _names(dates))
+        try:
+            chosen = cube.sel(time=slice(first or None, last or None)) if colon else _on_days(cube, _names(dates))
+        except TypeError as error:  # pandas' way to say that an end is no date
+            raise ValueError(f"--dates {dates}: dates are written 2015-05-05") from error
         if not chosen.sizes["time"]:
             raise ValueError(f"--dates: the cube has none of {dates}; it has {_days(cube)}")
         cube = chosen

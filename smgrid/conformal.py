@@ -12,6 +12,7 @@ Vovk (2015), Cross-conformal predictors, Ann. Math. Artif. Intell. 74, 9-28, doi
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -88,7 +89,7 @@ def half_width(error: NDArray[Any], station: NDArray[np.integer[Any]], level: fl
     >>> half_width(np.arange(1, 20) / 100, np.arange(19), 0.9)
     0.18
     """
-    if isinstance(level, str) or not 0 < level < 1:
+    if not isinstance(level, numbers.Real) or not 0 < level < 1:
         raise ValueError(f"level is a share between 0 and 1, such as 0.9, not {level!r}")
     size = np.bincount(station)
     stations = size.size

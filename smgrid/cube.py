@@ -112,7 +112,11 @@ def build_cube(
     faults: list[str] = []
     given = _opened(sources, faults)
     calendar = _calendar(given, days, faults)
-    size = {"time": DAYS, "y": CELLS, "x": CELLS} | dict(chunks or {})
+    size = {"time": DAYS, "y": CELLS, "x": CELLS}
+    for dim, many in dict(chunks or {}).items():
+        if dim not in size or (many < 1 and many != -1):
+            faults.append(f"chunks: {dim}={many!r}; they are of {[*size]}, 1 or more, or -1 for all")
+    size |= {} if faults else dict(chunks or {})
     carried: dict[str, xr.DataArray] = {}
     for name in sorted(given, key=_place):
         if name in COMPANIONS or calendar is None:
@@ -344,10 +348,23 @@ def _possible(name: str, source: xr.DataArray, way: Conversion) -> xr.DataArray:
         return source if source.chunks else source.chunk()
     said = Words(f"sources[{name!r}]"), PAPER[name], way, Words(source.attrs.get("units"))
     if isinstance(source.variable._data, np.ndarray):
-        return source.copy(data=only_possible(source.values, *said)).chunk()
+        return source.copy(data=_looked_at(source.values, *said)).chunk()
     data: Any = source.chunk().data if not source.chunks else source.data
     kind = np.result_type(data.dtype, "f4")
-    return source.copy(data=data.map_blocks(only_possible, *said, dtype=kind, meta=np.empty((0,) * data.ndim, kind)))
+    return source.copy(data=data.map_blocks(_looked_at, *said, dtype=kind, meta=np.empty((0,) * data.ndim, kind)))
+
+
+def _looked_at(values: NDArray[Any], what: str, predictor: Predictor, way: Conversion, units: Any) -> NDArray[Any]:
+    """Values with the impossible ones missing; 0 for what radar did not see is possible as decibels, but a fill."""
+    values = only_possible(values, what, predictor, way, units)
+    if predictor.units == "dB":
+        empty, known = int((values == 0).sum()), int(np.isfinite(values).sum())
+        if empty > 0.1 * known:
+            raise ValueError(
+                f"{what}, in {units!r} by its word, is exactly 0 in {empty} of {known} values: a fill, not backscatter. "
+                f"Mask it first: source = source.where(source != 0)"
+            )
+    return values
 
 
 def _series(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smgrid import plot, scores, seams, synthetic
+from smgrid.files import write_netcdf
 from smgrid.geotiff import write_geotiff
 from smgrid.modelfiles import save_model
 from smgrid.models import train
@@ -60,13 +61,17 @@ def run(out: str | Path, *, seed: int = 0, say: Callable[[str], object] = print)
     figure.savefig(out / "maps.png", dpi=150)
     for name, each in maps.items():
         write_geotiff(each, out / f"{name}.tif")
+    write_netcdf(scene.airborne.to_dataset(), out / "airborne.nc")
+    write_netcdf(scene.smap.to_dataset(), out / "smap.nc")
     say(
         f"{out}: everything is here; {_since(start)}\n"
         f"  maps.png              four dates, airborne and four regressors, 9-km seams where they are significant\n"
         f"  scores.csv            the table above\n"
         f"  {{{','.join(KINDS)}}}.zarr   maps as Zarr; open with smgrid.open_maps\n"
         f"  *_YYYYMMDD.tif        the same as Cloud-Optimised GeoTIFF\n"
-        f"  *.model               the trained models; open with smgrid.load_model"
+        f"  *.model               the trained models; open with smgrid.load_model\n"
+        f"  airborne.nc, smap.nc  what the maps are judged by, and what they may have copied; one page about it:\n"
+        f"    smgrid judge {out}/SVR.zarr {out}/airborne.nc {out}/report.html --coarse {out}/smap.nc"
     )
     return table
 

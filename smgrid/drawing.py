@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.path import Path
 
 SMALL, MEDIUM = 7, 9  # points
@@ -42,17 +43,39 @@ def words(quantity: str, units: str | None) -> str:
     >>> words("correlation", "1")
     'correlation'
     """
-    unit = re.sub(r"(?<=[a-z])-?\d+", _raise, units or "")
+    unit = re.sub(r"(?<=[a-z])-?\d+|\^\d", _raise, units or "")
     return ", ".join(filter(None, [quantity, "" if unit == "1" else unit]))
 
 
+def plain(name: object, most: int = 40) -> str:
+    """A name as figures may write it: matplotlib takes a leading _ for "not in the legend".
+
+    Examples
+    --------
+    >>> plain("_smap"), plain("a" * 50, most=5)
+    (' _smap', 'aaaa…')
+    """
+    text = "".join(c if c.isprintable() else " " for c in str(name))
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return (" " if text.startswith("_") else "") + text
+
+
 def _raise(power: re.Match[str]) -> str:
-    return power[0].translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
+    return power[0].strip("^").translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
 
 
 def is_synthetic(*objects: Any) -> bool:
     """Whether any of some objects says in its attributes that it is invented."""
     return any("synthetic" in str(v).lower() for each in objects for v in getattr(each, "attrs", {}).values())
+
+
+def literal(figure: Figure) -> Figure:
+    """The figure with its words as they are: names of networks are data, and a `$` in one begins no formula."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # type: ignore[attr-defined]
+    return figure
 
 
 # ---- degrees

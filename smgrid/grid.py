@@ -87,6 +87,29 @@ def _per_36(km: float) -> int:
     return n
 
 
+def ground_size(km: float, rows: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """East-west and north-south size (m) of cells on the ground, by their rows in the global grid.
+
+    Cells are of one area everywhere, but square on the ground at 30 degrees only: 947 m x 1058 m at 35 degrees.
+
+    Parameters
+    ----------
+    km : float
+        Nominal side of the cells.
+    rows : array-like of int
+
+    Examples
+    --------
+    >>> [size.round(1).tolist() for size in ground_size(1, [11507])]  # Yanco
+    [[946.5], [1058.5]]
+    """
+    n = _per_36(km)
+    cell = CELL_36 / n
+    lat = np.radians(latitude_of_y(((ROWS_36 * n / 2 - 0.5) - np.asarray(rows)) * cell))
+    across = np.cos(lat) / np.sqrt(1 - _E2 * np.sin(lat) ** 2) / _K0 * cell
+    return across, cell**2 / across
+
+
 @dataclass(frozen=True)
 class Grid:
     """A window of the global EASE-Grid 2.0, counted in whole cells.
@@ -180,9 +203,16 @@ class Grid:
         ------
         ValueError
             Axes, cell size, offset, order or CRS are not the grid's.
+        TypeError
+            Not an xarray object, nor a Grid.
         """
         if isinstance(obj, Grid):
             return obj
+        if not hasattr(obj, "coords"):
+            raise TypeError(
+                "a grid is a Grid, such as Grid.around((west, south, east, north)) in degrees, or a DataArray or Dataset "
+                f"that lies on one, not {type(obj).__name__}"
+            )
         _check_crs(obj)
         y, x = _axis(obj, "y"), _axis(obj, "x")
         return cls.of_axes(y, x, _cell_said(obj) if x.size == y.size == 1 else None)

@@ -378,6 +378,8 @@ def _filled(p: Predictor, source: Any, seen: tuple[float, float]) -> Predictor:
 def _copy_of(regressor: Any) -> Any:
     if not (hasattr(regressor, "fit") and hasattr(regressor, "predict")):
         raise TypeError(f"a regressor has fit and predict; {type(regressor).__name__} has not")
+    if isinstance(regressor, type):
+        raise TypeError(f"a regressor is one, not its class: {regressor.__name__}(), with its parameters")
     if hasattr(regressor, "get_params"):
         from sklearn.base import clone
 

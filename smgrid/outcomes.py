@@ -136,6 +136,7 @@ def difference(
         Mean over the repeats of `rmse`, and of the roots of `level` and `dynamics`, in m3 m-3: regressor less other, so
         that negative is better; each with `X_interval` (bound). NaN where one of them has no results.
     """
+    _check(results)
     for name in (regressor, other):
         if name not in results["regressor"].values:
             raise ValueError(f"the results have no {name!r}; they have {results['regressor'].values.tolist()}")
@@ -148,6 +149,13 @@ def difference(
         data[f"{name}_interval"] = ("size", "bound"), [one[name][1] for one in found], {"units": "m3 m-3"}
     coords = {"size": results["size"], "bound": ["lower", "upper"]}
     return xr.Dataset(data, coords, {"difference": f"{regressor} less {other}", "interval": f"{LEVEL:.0%} percentile"})
+
+
+def _check(results: xr.Dataset, *names: str) -> None:
+    needed = ("regressor", "station_count", "station_bias", "station_mse", *names)
+    lacking = [name for name in needed if name not in results]
+    if lacking:
+        raise ValueError(f"these are no results of scenarios.run: they lack {lacking}")
 
 
 def less(
@@ -211,7 +219,10 @@ def verdict(results: xr.Dataset, *, size: float | None = None) -> str:
         are shared; what choosing on the test set did or would have added. A difference is shown where its interval
         excludes 0.
     """
+    _check(results, "rmse", "level", "dynamics")
     size = float(results["size"].max()) if size is None else size
+    if size not in results["size"].values:
+        raise ValueError(f"the results have no size {size:g}; they have {results['size'].values.tolist()}")
     at = results.sel(size=size)
     rmse = at["rmse"].mean("repeat")
     against = next(name for name in ("SMAP alone", "training mean") if np.isfinite(rmse.sel(regressor=name)))

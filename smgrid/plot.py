@@ -1,6 +1,8 @@
 """Draws one figure per function; computes nothing that others could.
 
-`maps` is here; `scenarios`, `learning` and `t_tests` draw what `smgrid.scenarios` finds, `scatter` and `stations` points.
+`maps` is here; `seams` draws what `smgrid.seams.detect` finds, `decomposition`, `fss` and `spectra` what
+`smgrid.patterns` finds; `scenarios`, `learning` and `t_tests` what `smgrid.scenarios` finds; `scatter` and `stations`
+points.
 
 Figures are made without pyplot: they need no display, belong to the caller alone, and are never shown by themselves;
 `figure.savefig("maps.png", dpi=200)` writes one.
@@ -17,10 +19,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.drawing import MEDIUM, SMALL, degree_ticks, draw_land, is_synthetic, land, words
+from smgrid.drawing import MEDIUM, SMALL, degree_ticks, draw_land, is_synthetic, land, literal, plain, words
 from smgrid.grid import Grid, latitude_of_y, longitude_of_x, x_of_longitude, y_of_latitude
+from smgrid.patternfigures import decomposition, fss, spectra
 from smgrid.pointfigures import scatter, stations
 from smgrid.scenariofigures import learning, scenarios, t_tests
+from smgrid.seamfigures import LEVEL, SEAM, draw_segments, said, seams
 from smgrid.shapes import as_field
 
 if TYPE_CHECKING:
@@ -28,11 +32,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-__all__ = ["learning", "maps", "scatter", "scenarios", "stations", "t_tests"]
+__all__ = [
+    "decomposition",
+    "fss",
+    "learning",
+    "maps",
+    "scatter",
+    "scenarios",
+    "seams",
+    "spectra",
+    "stations",
+    "t_tests",
+]
 
 WET = "YlGnBu"  # pale is dry, deep blue is wet; lightness falls all the way, so it reads without colour too
 MISSING = "#c9c9c9"
-SEAM = "#c2185b"
 COASTS = 1000  # km; on a wider map the outlines of land in the package are right enough to be drawn
 ALPHA = 0.05  # seams are drawn where the p-value is below
 CELLS = 1500  # a side longer than this is thinned: no panel has more pixels
@@ -50,7 +64,12 @@ class _Panels(NamedTuple):
     synthetic: bool
 
 
-def maps(fields: Mapping[Any, Any], *, seams: Mapping[Any, xr.Dataset] | None = None) -> Figure:
+def maps(
+    fields: Mapping[Any, Any],
+    *,
+    seams: Mapping[Any, xr.Dataset] | None = None,
+    edges: Mapping[Any, xr.Dataset] | None = None,
+) -> Figure:
     """Draw maps side by side: a row per date, a column per name, one colour scale.
 
     Cells have their true shape on the ground at the middle latitude (at Yanco 0.95 km wide, 1.06 km high); missing
@@ -64,6 +83,8 @@ def maps(fields: Mapping[Any, Any], *, seams: Mapping[Any, xr.Dataset] | None = 
     seams : mapping from name to the result of `seams.detect`, optional
         Writes ratio and p-value above each panel, and draws the edges of the coarse cells where the p-value is below
         0.05. Names may be left out.
+    edges : mapping from name to the result of `seams.edges`, optional
+        Of these fields only the borders that stand out themselves are drawn: the segments with q < 0.05.
 
     Returns
     -------
@@ -85,25 +106,29 @@ def maps(fields: Mapping[Any, Any], *, seams: Mapping[Any, xr.Dataset] | None = 
     from matplotlib.figure import Figure
 
     panels = _gather(fields)
-    seams = _check_seams(seams or {}, panels.values)
-    aspect = _ground_aspect(panels.grid)
+    seams, edges = _check_seams(seams or {}, panels.values), edges or {}
+    _check_edges(edges, panels.values)
+    aspect = ground_aspect(panels.grid)
     rows, columns = len(panels.days), len(panels.values)
     width, height = _size(panels.grid, aspect, rows, columns)
     figure = Figure(figsize=(columns * width + 1.7, rows * (height + 0.2) + 0.9), layout="compressed")
     axes = figure.subplots(rows, columns, squeeze=False)
-    low, high, extend = _limits(panels.values)
+    every = (image[np.isfinite(image)] for images in panels.values.values() for image in images)
+    low, high, extend = limits(np.concatenate([*every]))
     drawn: set[str] = set()
     for column, (name, images) in enumerate(panels.values.items()):
         for row, (day, values) in enumerate(zip(panels.days, images)):
             ax = axes[row, column]
             image = _draw(ax, values, panels.grid, aspect, (low, high))
             if name in seams:
-                drawn |= _draw_seams(ax, seams[name], day, panels.grid)
+                drawn |= _draw_seams(ax, seams[name], day, panels.grid, lines=name not in edges)
+            if name in edges and (here := _of_day(edges[name], day)) is not None:
+                drawn |= {"segments"} if draw_segments(ax, here, panels.grid) else set()
             drawn |= _draw_missing(ax, values, image.get_extent(), aspect)
             if panels.grid.nx * panels.grid.km > COASTS:
                 draw_land(ax, land(x_of_longitude, y_of_latitude), fill=False, edgecolor="black", linewidth=0.4)
             _add_ticks(ax, panels.grid, width, left=column == 0, bottom=row == rows - 1)
-        axes[0, column].set_title(str(name), fontsize=MEDIUM, fontweight="bold", pad=16 if seams else 6)
+        axes[0, column].set_title(plain(name), fontsize=MEDIUM, fontweight="bold", pad=16 if seams else 6)
     for ax, day in zip(axes[:, 0], panels.days):
         ax.set_ylabel("" if day is None else str(day), fontsize=MEDIUM, fontweight="bold", labelpad=6)
     bar = figure.colorbar(
@@ -115,7 +140,7 @@ def maps(fields: Mapping[Any, Any], *, seams: Mapping[Any, xr.Dataset] | None = 
     if panels.synthetic:
         quantity = panels.label.split(",")[0]
         figure.suptitle(f"{quantity[:1].upper()}{quantity[1:]} (synthetic)", fontsize=MEDIUM + 1)
-    return figure
+    return literal(figure)
 
 
 # ---- what there is to draw
@@ -188,10 +213,19 @@ def _check_seams(seams: Mapping[Hashable, xr.Dataset], names: Mapping[Hashable, 
     return seams
 
 
+def _check_edges(edges: Mapping[Hashable, xr.Dataset], names: Mapping[Hashable, Any]) -> None:
+    unknown = [name for name in edges if name not in names]
+    if unknown:
+        raise ValueError(f"edges of {unknown}, but the fields are {list(names)}: use the same names")
+    for name, result in edges.items():
+        if "q_value" not in getattr(result, "data_vars", ()) or "length" not in result.coords:
+            raise ValueError(f"the edges of {name!r} have no q_value: give the result of smgrid.seams.edges")
+
+
 # ---- how it is drawn
 
 
-def _ground_aspect(grid: Grid) -> float:
+def ground_aspect(grid: Grid) -> float:
     """Height over width of a cell on the ground, at the middle latitude."""
     from pyproj import Geod
 
@@ -210,9 +244,8 @@ def _size(grid: Grid, aspect: float, rows: int, columns: int) -> tuple[float, fl
     return width, width * tall
 
 
-def _limits(values: Mapping[Hashable, list[NDArray[Any]]]) -> tuple[float, float, str]:
-    """A scale that a few extremes do not stretch, and at which ends it is left behind."""
-    known = np.concatenate([image[np.isfinite(image)] for images in values.values() for image in images])
+def limits(known: NDArray[Any]) -> tuple[float, float, str]:
+    """A scale that a few extremes do not stretch, and at which ends some of the finite values leave it."""
     if known.size == 0:
         return 0.0, 0.5, "neither"
     low, high = np.percentile(known, [0.5, 99.5])
@@ -254,17 +287,17 @@ def _draw_missing(ax: Axes, values: NDArray[Any], extent: tuple[float, float, fl
     return {"missing"}
 
 
-def _draw_seams(ax: Axes, result: xr.Dataset, day: Day, grid: Grid) -> set[str]:
-    """Ratio and p-value above the panel; the coarse cells' edges where they are there by more than chance."""
+def _draw_seams(ax: Axes, result: xr.Dataset, day: Day, grid: Grid, *, lines: bool) -> set[str]:
+    """Ratio and p-value above the panel; with `lines` all coarse cells' edges, where they are there beyond chance."""
     one = _of_day(result, day)
     if one is None:
         return set()
     ratio, p = float(one["ratio"]), float(one["p_value"])
     sure = p < ALPHA
-    said = f"B = {_number(ratio, 2)}, p = {_number(p, 3).removeprefix('0')}"
+    words = f"B = {said(ratio, 2)}, p = {said(p, 3).removeprefix('0')}"
     where: dict[str, Any] = dict(transform=ax.transAxes, ha="center", va="bottom")
-    ax.text(0.5, 1.015, said, fontsize=SMALL, color=SEAM if sure else "0.35", **where)
-    if not sure:
+    ax.text(0.5, 1.015, words, fontsize=SMALL, color=SEAM if sure else "0.35", **where)
+    if not (sure and lines):
         return set()
     coarse = float(result.attrs.get("coarse_km", 9))
     west, south, east, north = grid.bounds
@@ -282,12 +315,6 @@ def _of_day(result: xr.Dataset, day: Day) -> xr.Dataset | None:
     dated = result if "time" in result.dims else result.expand_dims("time")
     here = np.flatnonzero(dated["time"].values.astype("M8[D]") == day) if day is not None else [0]
     return dated.isel(time=int(here[0])) if len(here) else None
-
-
-def _number(value: float, digits: int) -> str:
-    if math.isnan(value):
-        return "n/a"
-    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
 
 
 def _add_ticks(ax: Axes, grid: Grid, width: float, *, left: bool, bottom: bool) -> None:
@@ -313,6 +340,9 @@ def _add_key(figure: Figure, drawn: set[str], seams: Mapping[Hashable, xr.Datase
         sizes = sorted({float(result.attrs.get("coarse_km", 9)) for result in seams.values()})
         cells = " and ".join(f"{size:g}" for size in sizes)
         handles.append(Line2D([], [], color=SEAM, linewidth=0.8, label=f"edges of {cells}-km cells, where p < {ALPHA}"))
+    if "segments" in drawn:
+        label = f"borders of coarse cells that stand out, q < {LEVEL}"
+        handles.append(Line2D([], [], color=SEAM, linewidth=1.3, label=label))
     if handles:
         figure.legend(
             handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=SMALL, handlelength=1.4

@@ -22,6 +22,8 @@ from smgrid.drawing import (
     draw_land,
     is_synthetic,
     land,
+    literal,
+    plain,
     words,
 )
 from smgrid.resampling import station_of
@@ -95,7 +97,7 @@ def scatter(prediction: Any, reference: Any) -> Figure:
         drawn.append(ax.hexbin(o.values, p.values, linewidths=0.1, zorder=2, **hexagons))
         _write_scores(ax, p, o)
         ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        ax.set_title(name, fontsize=MEDIUM, fontweight="bold")
+        ax.set_title(plain(name), fontsize=MEDIUM, fontweight="bold")
         ax.tick_params(labelsize=SMALL, length=2, width=0.5, color=INK)
     for ax in axes[len(pairs) :]:
         ax.remove()
@@ -108,7 +110,7 @@ def scatter(prediction: Any, reference: Any) -> Figure:
     figure.supylabel(words("estimated soil moisture", units), fontsize=MEDIUM)
     if is_synthetic(reference, *given.values()):
         figure.suptitle("Estimated and measured soil moisture (synthetic)", fontsize=MEDIUM + 1)
-    return figure
+    return literal(figure)
 
 
 def stations(samples: pd.DataFrame | xr.Dataset) -> Figure:
@@ -171,13 +173,14 @@ def stations(samples: pd.DataFrame | xr.Dataset) -> Figure:
             label=f"{name}: {count:.0f}, {total:,.0f}",
         )
     _degrees(ax, width)
-    what = f"{len(table):,} stations, {int(table['n'].sum()):,} samples"
+    counts = {"station": len(table), "sample": int(table["n"].sum())}
+    what = ", ".join(f"{n:,} {name}{'s' * (n != 1)}" for name, n in counts.items())
     synthetic = is_synthetic(samples) or table["synthetic"].any()
     ax.set_title(f"{what} (synthetic)" if synthetic else what, fontsize=MEDIUM + 1)
     legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=SMALL)
     for handle in legend.legend_handles:
         handle.set_sizes([28])  # type: ignore[union-attr]
-    return figure
+    return literal(figure)
 
 
 # ---- predictions and observations

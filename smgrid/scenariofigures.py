@@ -10,7 +10,22 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.drawing import BLUE, GREEN, HUES, INK, MARKERS, MEDIUM, ORANGE, PINK, RED, SKY, SMALL, is_synthetic, words
+from smgrid.drawing import (
+    BLUE,
+    GREEN,
+    HUES,
+    INK,
+    MARKERS,
+    MEDIUM,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    SMALL,
+    is_synthetic,
+    literal,
+    words,
+)
 from smgrid.published import CITATION, TARGET, Stated, stated
 
 if TYPE_CHECKING:
@@ -94,7 +109,7 @@ def scenarios(results: xr.Dataset | Mapping[str, xr.Dataset], *, paper: bool = T
         ax.set_xlabel(_size_label(runs.values()), fontsize=SMALL + 1)
     figure.suptitle(fill(_title(runs), int(12 * figure.get_figwidth())), fontsize=MEDIUM + 1)
     _legend(figure, key)
-    return figure
+    return literal(figure)
 
 
 def learning(results: xr.Dataset, *, measure: str = "rmse") -> Figure:
@@ -142,7 +157,7 @@ def learning(results: xr.Dataset, *, measure: str = "rmse") -> Figure:
     ax.set_xlabel(_size_label([run]), fontsize=MEDIUM)
     figure.suptitle(_title({"": run}), fontsize=MEDIUM)
     figure.legend(handles=key.values(), labels=key.keys(), loc="outside right center", frameon=False, fontsize=SMALL)
-    return figure
+    return literal(figure)
 
 
 def t_tests(table: pd.DataFrame) -> Figure:
@@ -167,7 +182,7 @@ def t_tests(table: pd.DataFrame) -> Figure:
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
     wide = max(2.4, 0.3 * len(ticks) + 0.6)
-    figure = Figure(figsize=(wide * columns + 0.8, 1.7 * rows + 1.1), layout="constrained")
+    figure = Figure(figsize=(max(5.4, wide * columns + 0.8), 1.7 * rows + 1.1), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for ax, (title, part) in zip(axes.ravel(), panels.items()):
         _frame(ax)
@@ -197,7 +212,7 @@ def t_tests(table: pd.DataFrame) -> Figure:
     if table["lower"].notna().any():
         handles.append(Line2D([], [], color=BLUE, linewidth=1, label="95 % interval, by station"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
-    return figure
+    return literal(figure)
 
 
 # ---- what there is to draw

@@ -27,7 +27,7 @@ import xarray as xr
 
 from smgrid import progress
 from smgrid.features import PAPER, Predictor
-from smgrid.files import existing, write_netcdf
+from smgrid.files import existing, open_dataset, write_netcdf
 from smgrid.outcomes import difference, lay_out, verdict
 from smgrid.splits import MAKERS, Splits, dependent, regional, spatial, temporal
 from smgrid.trials import INNER, KINDS, Plan, Table, Trial, attempt, contenders
@@ -102,6 +102,8 @@ def run(
     ------
     ValueError
         Absent predictors, sizes the table cannot give, an unknown scenario or tuning.
+    FileNotFoundError, PermissionError, FileExistsError
+        No folder for `path`, none that can be written in, or a file at `path` that holds no results.
 
     References
     ----------
@@ -121,6 +123,10 @@ def run(
         raise ValueError(f"tuning is one of {TUNING}, not {tuning!r}")
     if repeats < 1 or draws < 1:
         raise ValueError(f"repeats and draws are at least 1, not {repeats} and {draws}")
+    if path is not None:
+        _check_path(Path(path))
+    if workers == 0:
+        raise ValueError("workers are a number of processes, 1 or more, or None for one a core, not 0")
     table = Table.of(samples, features)
     plan = Plan(_splits_on(samples, scenario, table, seed), contenders(regressors), repeats, draws, tuning, seed)
     trials = {trial.key(table.digest): trial for trial in plan.trials()}
@@ -168,9 +174,32 @@ def open_results(path: str | Path) -> xr.Dataset:
     ----------
     path : path
         The NetCDF file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Nothing is there, or something that `run` did not write.
     """
-    with xr.open_dataset(existing(path, "results of a scenario"), engine="netcdf4") as results:
+    with open_dataset(existing(path, "results of a scenario"), engine="netcdf4") as results:
+        if not {"scenario", "samples_sha256"} <= {*results.attrs}:
+            raise ValueError(f"{path} holds no results of scenarios.run, but {sorted(map(str, results.variables))}")
         return results.load()
+
+
+def _check_path(path: Path) -> None:
+    """Hours of work must have somewhere to go, and must not go over a file that is something else, such as the table."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} in")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"{path.name} cannot be written in {path.parent}: give a path in a folder of your own")
+    if not path.exists():
+        return
+    try:
+        open_results(path)
+    except (OSError, ValueError) as error:
+        raise FileExistsError(
+            f"{path} is there and holds no results of scenarios.run: give another path, or move it away"
+        ) from error
 
 
 def _splits_on(samples: Any, scenario: str | Splits, table: Table, seed: int) -> Splits:

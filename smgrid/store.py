@@ -137,6 +137,13 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
     return open_maps(target)
 
 
+_READERS = {
+    ".nc": "xarray.open_dataset(path, decode_coords='all')",
+    ".tif": "rioxarray.open_rasterio(path)",
+    ".tiff": "rioxarray.open_rasterio(path)",
+}
+
+
 def open_maps(path: Any) -> xr.Dataset:
     """Open maps that `write_zarr` wrote, lazily, with their CRS attached.
 
@@ -152,6 +159,9 @@ def open_maps(path: Any) -> xr.Dataset:
     FileNotFoundError, ValueError
         Nothing is there, or something that smgrid did not write.
     """
+    kind = os.path.splitext(os.fspath(path))[1].lower() if isinstance(path, str | os.PathLike) else ""
+    if kind in _READERS and "://" not in os.fspath(path):
+        raise ValueError(f"open_maps opens what write_zarr wrote, not {kind!r}: use {_READERS[kind]}")
     target = _local(path)
     partial = target.with_name(target.name + ".partial")
     for root in (target, partial):

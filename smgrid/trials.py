@@ -62,7 +62,8 @@ class Table:
         (target,) = sample_columns(samples[["soil_moisture"]], moisture, None)
         kept = np.asarray(np.isfinite(np.stack([*columns, target])).all(axis=0))
         if not kept.any():
-            empty = [name for name, c in zip(predictors, columns) if not np.isfinite(c).any()]
+            named = zip([*predictors, "soil_moisture"], [*columns, target])
+            empty = [name for name, c in named if not np.isfinite(c).any()]
             raise ValueError(f"no row has all of {list(predictors)} and soil_moisture; always missing: {empty}")
         if not kept.all():
             log.info("scenario: %d of %d rows left out for a missing value", kept.size - kept.sum(), kept.size)

@@ -1,5 +1,6 @@
 """What several tests share: the real files beside the project, and a scheduler that refuses."""
 
+import signal
 from pathlib import Path
 
 import dask
@@ -10,6 +11,10 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 settings.register_profile("smgrid", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("smgrid")
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # started behind a shell's &: what tests start would never be stopped
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -95,6 +95,11 @@ def test_a_dry_run_writes_nothing(files, tmp_path, capsys):
         (["predict", "{f}/cube.zarr", "{f}/rf.model", "a.zarr", "--dates", "tomorrow"], "dates are written 2015-05-05"),
         (["predict", "{f}/cube.zarr", "{f}/rf.model", "a.zarr", "--bbox", "0", "0", "1", "1"], "do not touch"),
         (["predict", "{f}/cube.zarr", "{f}/rf.model", "a.zarr", "--layers", "mean"], "no layer 'mean'"),
+        (["predict", "{f}/cube.nc", "{f}/rf.model", "{f}/../{f.name}/cube.nc"], "OUT is the cube itself"),
+        (
+            ["predict", "{f}/cube.nc", "{f}/rf.model", "a.zarr", "--dates", "now:then"],
+            "--dates now:then: dates are written 2015-05-05",
+        ),
         (["train", "{f}/samples.csv", "m", "--features", "vv,ratio"], r"lack the predictors \['ratio'\]"),
         (["train", "{f}/cube.nc", "m"], "cannot be read as a CSV table"),
     ],
@@ -181,6 +186,8 @@ def test_scenario_writes_results_and_a_verdict(files, tmp_path, capsys):
         (["--scenario", "regional", "--campaigns", "HDAS"], "no network .*HDAS"),
         (["--sizes", "500"], "sizes of the spatial scenario count cells"),
         (["--regressors", "lasso"], "kind is one of"),
+        (["--figure", "figure.csv"], "--figure ends in .png, .pdf or .svg, not '.csv'"),
+        (["--figure", "absent/figure.png"], "--figure: there is no folder absent to draw figure.png in"),
     ],
 )
 def test_a_scenario_that_cannot_be_run_is_exit_3(files, tmp_path, capsys, more, message):

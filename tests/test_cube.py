@@ -376,6 +376,29 @@ def test_values_that_contradict_their_units_are_refused_where_they_are_known(nam
         build_cube({name: lying(name, units, value)}, GRID, DAYS[:1])
 
 
+@pytest.mark.parametrize("units", ["dB", "1"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_swath_filled_with_0_is_no_backscatter(units, lazy):
+    vv = degrees("vv", 0.05, DAYS[:1], units, scale=-1, offset=-12, missing=0)
+    vv = (vv if units == "dB" else (10 ** (vv / 10)).assign_attrs(vv.attrs)).astype("f4")
+    half = vv.where(vv["lon"] > vv["lon"].mean(), np.float32(0)).assign_attrs(vv.attrs)
+    with pytest.raises(ValueError, match=rf"sources\['vv'\], in '{units}' by its word, is exactly 0 in .* a fill, not"):
+        build_cube({"vv": half.chunk() if lazy else half}, GRID).vv.compute()
+    assert build_cube({"vv": half.where(half != 0)}, GRID).vv.notnull().any()
+
+
+@pytest.mark.parametrize("chunks", [{"lat": 5}, {"y": 0}, {"time": -2}])
+def test_chunks_that_are_none_are_refused(chunks):
+    with pytest.raises(ValueError, match=r"chunks: .*; they are of \['time', 'y', 'x'\], 1 or more, or -1 for all"):
+        build_cube({"vv": SOURCES["vv"]}, GRID, chunks=chunks)
+
+
+@pytest.mark.parametrize("grid", ["yanco", None, (145, -36, 146, -35)])
+def test_what_is_no_grid_is_refused(grid):
+    with pytest.raises(TypeError, match=r"a grid is a Grid, such as Grid.around\(\(west, south, east, north\)\)"):
+        build_cube({"vv": SOURCES["vv"]}, grid)
+
+
 @pytest.mark.parametrize("name, units, value", LIES)
 def test_lazy_values_that_contradict_their_units_stop_the_write(tmp_path, name, units, value):
     cube = build_cube({name: lying(name, units, value).chunk()}, GRID, DAYS[:1])

@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.patches import PathPatch
+from matplotlib.text import Text
 from scipy import stats
 
 import smgrid
@@ -348,6 +349,30 @@ def test_a_small_place_is_located_on_a_second_map():
     assert abs(cross.get_xdata()[0] - 146.2) < 0.2 and abs(cross.get_ydata()[0] + 35) < 0.2
 
 
+@pytest.mark.parametrize("name", ["<b>, $x_{$", "a\nb", "50 %, \\alpha", "$\\frac{1}{$"])
+def test_names_are_drawn_as_they_are(name):
+    results = made(sizes=(5, 80), names=[name, "rf"])
+    measured = np.linspace(0.1, 0.4, 20)
+    grid = Grid(1, 11466, 31401, 20, 30)
+    maps = xr.DataArray(np.full(grid.shape, 0.2), grid.coords(), ("y", "x"), attrs={"units": "m3 m-3"})
+    figures = {
+        "scenarios": plot.scenarios(results),
+        "learning": plot.learning(results),
+        "t_tests": plot.t_tests(scenarios.t_tests(results)),
+        "scatter": plot.scatter({name: measured}, measured),
+        "stations": plot.stations(stations().assign(network=name, station=name)),
+        "maps": plot.maps({name: maps}),
+    }
+    for kind, figure in figures.items():
+        FigureCanvasAgg(figure).draw()
+        said = [text.get_text() for text in figure.findobj(Text)]
+        assert any(drawing.plain(name) in text or name in text for text in said), kind
+
+
+def test_one_station_is_one():
+    assert plot.stations(stations().iloc[:1]).axes[0].get_title() == "1 station, 1 sample"
+
+
 def test_synthetic_stations_are_called_so():
     figure = plot.stations(stations().assign(network="A (synthetic)"))
     assert figure.axes[0].get_title().endswith("(synthetic)")
@@ -425,10 +450,15 @@ def test_inputs_stay_as_they_were(name):
     pd.testing.assert_frame_equal(samples, before[2])
 
 
-@pytest.mark.parametrize("sizes, names", [((5, 80), ["rf"]), ((1,), NAMES), (tuple(range(1, 58, 4)), NAMES)])
+@pytest.mark.parametrize(
+    "sizes, names", [((5, 80), ["rf"]), ((5, 80), ["rf", "xgb"]), ((1,), NAMES), (tuple(range(1, 58, 4)), NAMES)]
+)
 def test_words_stay_in_the_figure_and_apart(sizes, names):
     results = made(sizes=sizes, names=names)
-    for figure in (plot.scenarios(results), plot.scenarios({"1 km": results, "50 m": results}), plot.learning(results)):
+    figures = [plot.scenarios(results), plot.scenarios({"1 km": results, "50 m": results}), plot.learning(results)]
+    if len(names) == 2:
+        figures += [plot.t_tests(scenarios.t_tests(results, of=of)) for of in ttests.OF]
+    for figure in figures:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer = canvas.get_renderer()

@@ -3,6 +3,7 @@
 import json
 import logging
 import pickle
+import re
 
 import dask
 import numpy as np
@@ -432,9 +433,9 @@ def test_layers_that_a_model_cannot_give_say_what_to_do():
         predict_map(CUBE, Model.from_estimator(foreign), layers=["interval"])
 
 
-@pytest.mark.parametrize("level", [0, 1, 90, -0.5, "90 %"])
+@pytest.mark.parametrize("level", [0, 1, 90, -0.5, "90 %", None, [0.5, 0.9]])
 def test_levels_are_shares(level):
-    with pytest.raises(ValueError, match=f"level is a share between 0 and 1, such as 0.9, not {level!r}"):
+    with pytest.raises(ValueError, match=re.escape(f"level is a share between 0 and 1, such as 0.9, not {level!r}")):
         predict_map(CUBE, RF, layers=["interval"], level=level)
 
 

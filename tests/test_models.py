@@ -129,6 +129,8 @@ def test_units_of_a_table_at_the_callers_word():
 def test_what_is_no_regressor():
     with pytest.raises(TypeError, match="has fit and predict"):
         train(TABLE, "rf", features=["vv"])
+    with pytest.raises(TypeError, match=r"a regressor is one, not its class: Ridge\(\), with its parameters"):
+        train(TABLE, Ridge, features=["vv"])
     with pytest.raises(TypeError, match="Dataset or a pandas DataFrame"):
         sample_columns([1, 2], {"vv": PAPER["vv"]}, None)
 

@@ -368,6 +368,11 @@ def test_the_verdict_names_the_price_of_honesty_and_the_climatology():
         ),
         (lambda: run(table=TABLE.drop(columns="soil_moisture")), "no 'soil_moisture'"),
         (lambda: run(table=TABLE.assign(vv=np.nan)), r"always missing: \['vv'\]"),
+        (lambda: run(table=TABLE.assign(soil_moisture=np.nan)), r"always missing: \['soil_moisture'\]"),
+        (lambda: run(workers=0), "1 or more, or None for one a core, not 0"),
+        (lambda: scenarios.verdict(xr.Dataset()), "no results of scenarios.run: they lack .*'rmse'"),
+        (lambda: scenarios.difference(RESULTS.drop_vars("station_mse"), "tree"), r"they lack \['station_mse'\]"),
+        (lambda: scenarios.verdict(RESULTS, size=3), r"no size 3; they have \[1.0, 6.0\]"),
         (lambda: run(regressors={"SMAP alone": Ridge()}), "name of a baseline"),
         (lambda: run(regressors=["lasso"]), "kind is one of"),
         (lambda: scenarios.difference(RESULTS, "rf"), "no 'rf'; they have"),
@@ -376,6 +381,31 @@ def test_the_verdict_names_the_price_of_honesty_and_the_climatology():
 def test_wrong_use_is_explained(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("content", [b"", b"vv,soil_moisture\n-12,0.2\n", "other"])
+def test_results_are_not_written_over_something_else(tmp_path, content):
+    path = tmp_path / "table.nc"
+    if content == "other":
+        xr.Dataset({"vv": ("y", [1.0])}).to_netcdf(path)
+        content = path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(
+        FileExistsError, match=r"table\.nc is there and holds no results of scenarios\.run: give another"
+    ):
+        run(path=path)
+    assert path.read_bytes() == content and [*tmp_path.iterdir()] == [path]
+    with pytest.raises(ValueError, match=r"table\.nc (cannot be opened|holds no results of scenarios\.run)"):
+        scenarios.open_results(path)
+
+
+def test_a_path_without_a_folder_is_known_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenarios, "attempt", None)  # no trial is tried
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*absent to write r\.nc in"):
+        run(path=tmp_path / "absent" / "r.nc")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match=r"r\.nc cannot be written in .*: give a path in a folder of your own"):
+        run(path=tmp_path / "r.nc")
 
 
 def test_what_is_no_estimator():

@@ -756,7 +756,8 @@ def test_packed_layers(tmp_path):
 def test_other_targets_are_refused(path, advice):
     with pytest.raises(ValueError, match=advice):
         write_zarr(None, path)
-    with pytest.raises(ValueError, match=advice):
+    reader = {"m.nc": r"not '.nc': use xarray.open_dataset", "m.tif": r"not '.tif': use rioxarray.open_rasterio"}
+    with pytest.raises(ValueError, match=reader.get(path, advice)):
         open_maps(path)
 
 
