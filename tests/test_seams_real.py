@@ -3,24 +3,26 @@
 import ast
 import csv
 import sys
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
 import pytest
+import rasterio
 import xarray as xr
 
 from smgrid import Grid, coarse, seams, sources
 
 
-@pytest.fixture(scope="module")
-def smap():
+@pytest.fixture
+def smap(shared):
     """SPL3SMP_E over Western Australia, nine days with swaths of their own."""
-    from tests.conftest import SHARED
+    return retrievals(shared / "smap_l3_enhanced_9km_points" / "western_australia")
 
-    if not SHARED.is_dir():
-        pytest.skip("the folder of real files (../shared/data) is not beside this checkout")
-    paths = sorted((SHARED / "smap_l3_enhanced_9km_points" / "western_australia").glob("*.nc"))[:9]
-    return sources.smap.open(paths)["smap"].load()
+
+@lru_cache
+def retrievals(folder):
+    return sources.smap.open(sorted(folder.glob("*.nc"))[:9])["smap"].load()
 
 
 def texture(rng, grid, sd=0.005):
@@ -66,15 +68,10 @@ def test_the_cosmetic_on_real_retrievals(smap):
     np.testing.assert_allclose(*means, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def terrain():
+@pytest.fixture
+def terrain(shared):
     """Real heights, pixels taken as 1-km cells: the texture is real, the place is not."""
-    rasterio = pytest.importorskip("rasterio")
-    from tests.conftest import SHARED
-
-    if not SHARED.is_dir():
-        pytest.skip("the folder of real files (../shared/data) is not beside this checkout")
-    with rasterio.open(SHARED / "dem" / "dem.tif") as file:
+    with rasterio.open(shared / "dem" / "dem.tif") as file:
         z = file.read(1, masked=True).astype("f8").filled(np.nan)
     grid = Grid(1, 11469, 31406, *z.shape)
     return xr.DataArray(z / np.nanstd(np.diff(z)) * 0.01, grid.coords(), ("y", "x"))
