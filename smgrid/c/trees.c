@@ -1,0 +1,4 @@
+// Tree ensembles on band-first tiles.
+#include "native.h"
+
+PyMethodDef smgrid_trees[] = {{NULL, NULL, 0, NULL}};
