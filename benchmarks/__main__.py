@@ -28,7 +28,9 @@ def main(argv):
 
         return import_module(f"benchmarks.{argv[0]}").main(argv[1:])
     if argv and argv[0] not in ("-h", "--help"):
-        raise SystemExit(f"python -m benchmarks knows race and growth, not {argv[0]!r}; without a word it lists all there is")
+        raise SystemExit(
+            f"python -m benchmarks knows race and growth, not {argv[0]!r}; without a word it lists all there is"
+        )
     for name, first, usage, takes in index(Path(__file__).parent):
         print(name, first, usage, takes, sep="\n    ", end="\n\n")
     return None

@@ -2,13 +2,15 @@
 
     python -m benchmarks.contenders JOB
 
-Takes seconds; publishes nothing. `benchmarks.race` starts it, once a run: JOB is a JSON object with `contender`, `scene`, `layout`, `side`, `tiny`
-(a small scene that is mapped first, so that no import is timed), `model`, `truth`, `out` and `workers`. One line of JSON is
-printed: seconds, CPU, memory, tasks, and whether the map that was written is right.
+Takes seconds; publishes nothing. `benchmarks.race` starts it, once a run.
+
+JOB is a JSON object with `contender`, `scene`, `layout`, `side`, `chunk`, `tiny` (a small scene that is mapped first, so that
+no import is timed), `model`, `truth`, `out`, `workers`, and for the growth curves `times` and `processes`. One line of JSON is
+printed: seconds, CPU, memory, tasks, and whether the map is right.
 
 Each peer is used as its manual shows (`documented`) and as one who knows it well would (`best`: float32, one thread a block,
-its blocks those of the store, its own gaps restored). Only smgrid's own ways import smgrid, so that every peer may live in an
-environment of its own.
+its blocks those of the store, its own gaps restored). Only smgrid's own ways import smgrid, so that every peer may live in
+an environment of its own.
 """
 
 import contextlib
@@ -16,7 +18,6 @@ import gc
 import json
 import os
 import pickle
-import resource
 import shutil
 import sys
 import time
@@ -318,11 +319,18 @@ class Count:
 
 
 @contextlib.contextmanager
-def scheduler(name, workers, count):
-    """Dask's threads, or a client in this process where a peer asks for one."""
+def scheduler(job, count):
+    """Dask's threads; a client in this process where a peer asks for one; or a cluster of `processes`."""
+    name, workers = job["contender"], job["workers"]
     import dask
     from dask.callbacks import Callback
 
+    if n := job.get("processes"):
+        from distributed import Client, LocalCluster
+
+        with LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
+            yield
+        return
     if not name.startswith(NEED_CLIENT):
         with dask.config.set(scheduler="threads", num_workers=workers), Callback(start=count.started):
             yield
@@ -342,7 +350,7 @@ def scheduler(name, workers, count):
 def memory():
     """Resident memory now, and its peak since `forget`, MB."""
     told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return tuple(int(told[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))
+    return tuple(int(told[key].split()[0]) * 1024 / 1e6 for key in ("VmRSS", "VmHWM"))
 
 
 def forget():
@@ -355,7 +363,7 @@ def run(job):
     way, count = WAYS[name], Count()
     fitted = Path(job["model"]).read_bytes()
     told = {}
-    with scheduler(name, job["workers"], count):
+    with scheduler(job, count):
         tiny = {**job, **job["tiny"], "out": job["out"] + "-tiny" + Path(job["out"]).suffix}
         way(tiny, pickle.loads(fitted))
         remove(tiny["out"])
@@ -369,8 +377,6 @@ def run(job):
         way(job, model)
         told["wall"], told["cpu"] = time.perf_counter() - wall, time.process_time() - cpu
         told |= {"peak": memory()[1] - base, "base": base, "tasks": count.tasks}
-    told["threads"] = None  # counted from outside
-    told["faults"] = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
     return told | gate(job) | {"versions": versions(name)}
 
 
@@ -400,7 +406,7 @@ def gate(job):
     import numpy as np
 
     soil, crs = read(job["out"])
-    truth = np.load(job["truth"], mmap_mode="r")
+    truth = np.tile(np.load(job["truth"]), (job.get("times", 1),) * 2)
     if soil.shape != truth.shape:
         return {"right": False, "gaps": -1, "difference": None, "dtype": str(soil.dtype), "crs": crs}
     known, there = np.isfinite(truth), np.isfinite(soil)

@@ -4,10 +4,11 @@
 
 Takes 12 minutes as it stands, hours with everything; makes docs/race.md and docs/figures/race.png.
 
-Every run is a process of its own; runs are interleaved (a round takes each contender once in each cell of the table) and FOLDER keeps
-each as soon as it is done, so that a stopped race goes on and `--publish` tables what is there. `--all` takes every
-contender, `--contenders`, `--models`, `--layouts` (such as packed-lz4) and `--sides` choose. Peers that live in an environment of
-their own are given its Python: `--python Pyspatialml=/path/to/python`. smgrid runs with the Python that runs the race.
+Every run is a process of its own; runs are interleaved (a round takes each contender once in each cell of the table) and
+FOLDER keeps each as soon as it is done, so that a stopped race goes on and `--publish` tables what is there. `--all` takes
+every contender, `--contenders`, `--models`, `--layouts` (such as packed-lz4) and `--sides` choose. Peers that live in an
+environment of their own are given its Python: `--python Pyspatialml=/path/to/python`. smgrid runs with the Python that
+runs the race. Peers: pip install sklearn-raster dask-ml dea-tools openeo-processes-dask pyspatialml.
 """
 
 import argparse
@@ -25,8 +26,9 @@ from benchmarks import scenes
 from benchmarks.contenders import PACKAGES, WAYS
 
 ROOT = Path(__file__).parents[1]
-BEST = ("smgrid", "apply_ufunc, best", "sklearn-raster, best")
+BEST = ("smgrid", "apply_ufunc, best", "sklearn-raster, best", "dask-ml, best")
 DEMANDS = {"xgb-100x3": 3.0, "xgb-300x5": 5.5, "rf-10x10": 1.8, "rf-100x20": 2.7}  # best peer's wall over smgrid's
+HEAVY = "rf-100x20"
 TINY = 100
 LIMIT = 900  # s, of one run
 
@@ -37,7 +39,12 @@ LIMIT = 900  # s, of one run
 def cells(args):
     """What one round goes through: (side, layout, codec, model)."""
     pairs = [pair.rsplit("-", 1) for pair in args.layouts]
-    return [(side, *pair, model) for side in args.sides for pair in pairs for model in args.models]
+    return [(side, *pair, model) for side in args.sides for pair in pairs for model in args.models or usual(*pair)]
+
+
+def usual(layout, _codec):
+    """The models with a demand; the heavy forest, where reading does not count, on one layout only."""
+    return [model for model in DEMANDS if layout == "packed" or model != HEAVY]
 
 
 def prepare(args):
@@ -49,7 +56,13 @@ def prepare(args):
     rasters = any(c.startswith("Pyspatialml") for c in args.contenders)
     jobs = {}
     for side, layout, codec, model in cells(args):
-        job = {"side": side, "layout": layout, "workers": args.workers, "chunk": args.chunk, "tiny": tiny[layout, codec]}
+        job = {
+            "side": side,
+            "layout": layout,
+            "workers": args.workers,
+            "chunk": args.chunk,
+            "tiny": tiny[layout, codec],
+        }
         job["scene"] = str(scenes.scene(args.folder, side, layout, codec, args.chunk))
         job["model"], job["truth"] = (str(make(args.folder, model)) for make in (scenes.model, partial(side)))
         if rasters:
@@ -90,7 +103,7 @@ def race(args):
             for name in (*args.contenders[turn:], *args.contenders[:turn]):
                 if (*cell, name, n) in there or (*cell, name) in fallen:
                     continue
-                if not fits(cell, name):
+                if not fits(args, cell, name):
                     continue
                 if time.monotonic() + took.get((*cell, name), 0) > ends:
                     print(f"time is over in round {n + 1}; the same command goes on", flush=True)
@@ -107,9 +120,11 @@ def race(args):
     return book
 
 
-def fits(cell, name):
-    """Pyspatialml reads GeoTIFF whatever the cube's layout: it runs once a model."""
-    return not name.startswith("Pyspatialml") or cell[1] == "packed"
+def fits(args, cell, name):
+    """Pyspatialml reads GeoTIFF whatever the cube's layout: it runs once a model. The usual race has little time."""
+    if name.startswith("Pyspatialml"):
+        return cell[1] == "packed"
+    return args.models is not None or args.all or cell[3] != HEAVY or not name.startswith("dask-ml")
 
 
 def one(args, job):
@@ -159,7 +174,9 @@ def middle(rows):
     good = [row for row in rows if "error" not in row]
     if not good:
         return {"error": rows[0]["error"], "n": 0}
-    told = {k: statistics.median(r[k] for r in good) for k in ("wall", "cpu", "peak", "base", "start", "threads", "tasks")}
+    told = {
+        k: statistics.median(r[k] for r in good) for k in ("wall", "cpu", "peak", "base", "start", "threads", "tasks")
+    }
     told |= {"least": min(r["wall"] for r in good), "most": max(r["wall"] for r in good), "n": len(good)}
     told |= {k: good[0][k] for k in ("gaps", "dtype", "crs")}
     off = [r["difference"] for r in good if r["difference"] is not None]
@@ -208,7 +225,7 @@ def publish(args, book):
     if not rows:
         raise SystemExit(f"nothing to publish: {book} has no runs")
     medians = table(rows)
-    text = [HEAD.format(machine=machine(), versions=peers(rows), rounds=counted(medians))]
+    text = [HEAD.format(machine=machine(), versions=peers(rows), rounds=counted(medians), load=loads(rows))]
     text += ["## Against the best peer", "", *summary(rows, medians), ""]
     for cell in dict.fromkeys(cell for cell, _ in medians):
         side, layout, codec, model = cell
@@ -223,17 +240,18 @@ HEAD = """# The race
 
 Made by `python -m benchmarks race FOLDER --publish docs`; {machine}. {versions}.
 
-Synthetic scenes of 25 float32 predictors, 30 % of the cells missing in patches, chunks of 500 x 500, page cache warm.
-Each run is a process of its own, from opening the scene to the map on disk; imports and first uses are outside the clock (a
-map of 100 x 100 cells is made first) and stand under *start*. Runs are interleaved; medians of {rounds}. *packed* is one Zarr
+Synthetic scenes of 25 float32 predictors, 30 % of the cells missing in patches, chunks of 500 x 500, page cache warm. Each
+run is a process of its own, from opening the scene to the map on disk; imports and first uses are outside the clock (a map
+of 100 x 100 cells is made first) and stand under *start*. Runs are interleaved; medians of {rounds};
+load of the machine {load}. *packed* is one Zarr
 array with all predictors of a place in a chunk, *separate* one array a predictor. Every peer is used as its manual shows
-(*documented*) and as one who knows it well would use it (*best*); the code is `benchmarks/contenders.py`. sklearn-raster resets a
-fitted regressor; the fitted one was put back. Pyspatialml reads and writes GeoTIFF.
+(*documented*) and as one who knows it well would use it (*best*); the code is `benchmarks/contenders.py`. sklearn-raster
+resets a fitted regressor; the fitted one was put back. Pyspatialml reads and writes GeoTIFF.
 
-*right*: the map that was written has the gaps of the scene, and differs by at most 1e-5 m3/m3 from the library's own `predict`
-(largest difference of float32 values, 0 is the same bits). *CRS*: after the round trip through the file the map names its CRS, has it
-*beside* (a coordinate that no attribute points to), or has *lost* it. *peak* is resident memory above what the process held
-when the clock started. *threads*: most at once, those of the libraries included.
+*right*: the map that was written has the gaps of the scene, and differs by at most 1e-5 m3/m3 from the library's own
+`predict` (*difference*: the largest, of float32 values; 0 is the same bits). *CRS*: read back from the file, the map names its CRS,
+has it *beside* (a coordinate that no attribute points to), or has *lost* it. *peak* is resident memory above what the
+process held when the clock started. *threads*: most at once, those of the libraries included.
 
 ![wall time of every contender](figures/race.png)
 """
@@ -241,7 +259,10 @@ when the clock started. *threads*: most at once, those of the libraries included
 
 def summary(rows, medians):
     """Best peer over smgrid, beside the demand."""
-    lines = ["| scene | model | smgrid, s | best peer whose map is right | s | ratio (rounds) | demand | |", "|---|---|--:|---|--:|--:|--:|---|"]
+    lines = [
+        "| scene | model | smgrid, s | best peer whose map is right | s | ratio (rounds) | demand | |",
+        "|---|---|--:|---|--:|--:|--:|---|",
+    ]
     for cell, (best, ratio) in ratios(medians).items():
         low, high = spread(rows, cell, best)
         demand = DEMANDS.get(cell[3]) if cell[:3] == (2000, "packed", "lz4") else None
@@ -251,16 +272,21 @@ def summary(rows, medians):
         values += [f"x{ratio:.2f} ({low:.2f}-{high:.2f})", "" if demand is None else f"x{demand}", verdict]
         lines.append(f"| {' | '.join(values)} |")
     chunk = len(scenes.BANDS) * scenes.CHUNK**2 * 4 / 1e6
-    peaks = [m["peak"] * 1.048576 for (_, name), m in medians.items() if name == "smgrid" and m["n"]]
+    peaks = [m["peak"] for (_, name), m in medians.items() if name == "smgrid" and m["n"]]
     if peaks:
-        lines += ["", f"Peak memory of smgrid above its base: {min(peaks):.0f}-{max(peaks):.0f} MB; demand: workers x 2.5 x chunk bytes"]
-        lines[-1] += f" + a constant = {2 * 2.5 * chunk:.0f} MB + a constant with 2 workers."
+        lines += [
+            "",
+            f"Peak memory of smgrid above its base: {min(peaks):.0f}-{max(peaks):.0f} MB. Demand: workers x 2.5 x chunk bytes "
+            f"+ a constant; with 2 workers {2 * 2.5 * chunk:.0f} MB + a constant, the same at 4 x the cube.",
+        ]
     return lines
 
 
 def detail(medians, cell):
     """Every contender of one cell."""
-    lines = ["| | right | largest difference | dtype | CRS | tasks | wall, s (range) | CPU, s | peak, MB | threads | start, s | n |"]
+    lines = [
+        "| | right | difference | dtype | CRS | tasks | wall, s (range) | CPU, s | peak, MB | threads | start, s | n |"
+    ]
     lines.append("|---|---|--:|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for (where, name), m in medians.items():
         if where != cell:
@@ -271,7 +297,11 @@ def detail(medians, cell):
         right = "yes" if m["right"] else f"no: {m['gaps']} gaps filled or added" if m["gaps"] else "no"
         off = "" if m["difference"] is None else f"{m['difference']:.1g}"
         values = [name, right, off, m["dtype"], m["crs"], f"{m['tasks']:.0f}" if m["tasks"] else ""]
-        values += [f"{m['wall']:.2f} ({m['least']:.2f}-{m['most']:.2f})", f"{m['cpu']:.2f}", f"{m['peak'] * 1.048576:.0f}"]
+        values += [
+            f"{m['wall']:.2f} ({m['least']:.2f}-{m['most']:.2f})",
+            f"{m['cpu']:.2f}",
+            f"{m['peak']:.0f}",
+        ]
         values += [f"{m['threads']:.0f}", f"{m['start']:.1f}", str(m["n"])]
         lines.append(f"| {' | '.join(values)} |")
     return lines
@@ -302,6 +332,12 @@ def counted(medians):
     return f"{min(n)}" if len(n) == 1 else f"{min(n)} to {max(n)} (column n)"
 
 
+def loads(rows):
+    """Mean number of processes that ran or waited in the last minute, as it was at the end of each run."""
+    found = sorted(row["load"] for row in rows)
+    return f"{statistics.median(found):.1f} (at most {found[-1]:.1f})"
+
+
 def draw(rows, medians, path):
     """Wall time of every run: a panel a cell, a row a contender, a mark a run, the median as a bar."""
     import matplotlib
@@ -316,7 +352,9 @@ def draw(rows, medians, path):
     models = list(dict.fromkeys(cell[3] for cell in where))
     names = [n for n in WAYS if any(m["n"] for (_, name), m in medians.items() if name == n)][::-1]
     size = (1.7 + 2.5 * len(models), 1.1 + len(places) * (0.5 + 0.21 * len(names)))
-    figure, axes = plt.subplots(len(places), len(models), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        len(places), len(models), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
     for i, place in enumerate(places):
         for j, model in enumerate(models):
             ax, cell = axes[i, j], (*place, model)
@@ -326,7 +364,9 @@ def draw(rows, medians, path):
                     continue
                 color = ours if not is_peer(name) else right if m["right"] else wrong
                 walls = [r["wall"] for r in rows if key(r) == cell and r["contender"] == name and "wall" in r]
-                ax.plot(walls, [k] * len(walls), "o" if m["right"] else "x", ms=4, color=color, alpha=0.5, mew=1, zorder=3)
+                ax.plot(
+                    walls, [k] * len(walls), "o" if m["right"] else "x", ms=4, color=color, alpha=0.5, mew=1, zorder=3
+                )
                 ax.plot([m["wall"]] * 2, [k - 0.36, k + 0.36], color=color, lw=2.4, zorder=4)
             ax.set_xscale("log")
             ax.grid(axis="x", which="both", color="0.9", lw=0.6)
@@ -338,7 +378,9 @@ def draw(rows, medians, path):
     marks = [(ours, "o", "smgrid"), (right, "o", "peer, map right"), (wrong, "x", "peer, map wrong (gaps filled)")]
     handles = [Line2D([], [], color=c, marker=m, ls="", label=label) for c, m, label in marks]
     handles.append(Line2D([], [], color="0.3", marker="|", ms=10, mew=2.4, ls="", label="median"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=4 if len(models) > 1 else 2, fontsize=8, frameon=False
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -363,11 +405,13 @@ def main(argv=None):
     )
     parser.add_argument("folder", type=Path, help="keeps scenes, models and every run")
     parser.add_argument("--publish", type=Path, metavar="DOCS", help="write DOCS/race.md and DOCS/figures/race.png")
-    parser.add_argument("--minutes", type=float, default=12, help="no run starts that would end later; 0 only publishes")
+    parser.add_argument(
+        "--minutes", type=float, default=12, help="no run starts that would end later; 0 only publishes"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sides", type=_listed(int), default=[2000], help="such as 1000,2000,4000")
     parser.add_argument("--layouts", type=_listed(str), default=["packed-lz4", "separate-zstd"])
-    parser.add_argument("--models", type=_listed(str), default=list(DEMANDS), help="such as xgb-100x3,svr-small,mlp-2x64")
+    parser.add_argument("--models", type=_listed(str), help="such as xgb-100x3,svr-small,mlp-2x64")
     parser.add_argument("--contenders", type=lambda t: t.split(";"), default=list(BEST), help="with semicolons between")
     parser.add_argument("--all", action="store_true", help="every contender")
     parser.add_argument("--chunk", type=int, default=scenes.CHUNK, help="cells (%(default)s)")

@@ -5,12 +5,13 @@
 Takes 10 s for 25 x 1000 x 1000 cells; publishes nothing.
 
 A scene has 25 predictors (float32, 0..1) on a window of the 1-km EASE-Grid 2.0. They are smooth fields of 2 to 64 cells
-with a little noise; every fifth is constant over 9 x 9 cells, as SMAP is; 30 % of the cells are missing, in patches. A map is
-like that: neighbours take the same way through a tree. Random rows would tell of another problem.
+with a little noise; every fifth is constant over 9 x 9 cells, as SMAP is; 30 % of the cells are missing, in patches. A map
+is like that: neighbours take the same way through a tree. Random rows would tell of another problem.
 """
 
 import argparse
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,10 @@ def _write(path, side, layout, codec, chunk, times):
         shape = (len(BANDS), chunk, chunk)[-variable.ndim :]
         variable.encoding = {"compressors": _codec(codec), "chunks": shape, "grid_mapping": "spatial_ref"}
     partial = path.with_suffix(".partial")
-    with dask.config.set(scheduler="threads"):
+    with dask.config.set(scheduler="threads"), warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # names of bands as fixed-length text, consolidated metadata: read back by the same zarr
         cube.to_zarr(partial, mode="w", consolidated=True)
     partial.rename(path)
 
@@ -129,7 +133,7 @@ def training(n=10_000):
 
 
 def make(name):
-    """An unfitted regressor: xgb-TREESxDEPTH, rf-TREESxDEPTH, svr-small, svr-ROWS, mlp-LAYERSxWIDTH; and its training rows."""
+    """An unfitted regressor (xgb- or rf-TREESxDEPTH, svr-small or -ROWS, mlp-LAYERSxWIDTH) and its training rows."""
     kind, size = name.split("-")
     if kind == "svr":
         from sklearn.svm import SVR
@@ -153,8 +157,6 @@ def model(folder, name):
     """Path of the fitted regressor, pickled (made here and read here only)."""
     path = Path(folder) / f"model-{name}.pickle"
     if not path.exists():
-        import warnings
-
         regressor, n = make(name)
         rows, soil = training(n)
         with warnings.catch_warnings():
