@@ -4,9 +4,9 @@
 
 Takes seconds; publishes nothing. `benchmarks.race` starts it, once a run.
 
-JOB is a JSON object with `contender`, `scene`, `layout`, `side`, `chunk`, `tiny` (a small scene that is mapped first, so that
-no import is timed), `model`, `truth`, `out`, `workers`, and for the growth curves `times` and `processes`. One line of JSON is
-printed: seconds, CPU, memory, tasks, and whether the map is right.
+JOB is a JSON object with `contender`, `scene`, `layout`, `side`, `chunk`, `tiny` (a small scene that is mapped first, so
+that no import is timed), `model`, `truth`, `out`, `workers`, and for the growth curves `times` and `processes`. One line of
+JSON is printed: seconds, CPU, memory, tasks, and whether the map is right.
 
 Each peer is used as its manual shows (`documented`) and as one who knows it well would (`best`: float32, one thread a block,
 its blocks those of the store, its own gaps restored). Only smgrid's own ways import smgrid, so that every peer may live in

@@ -242,16 +242,16 @@ Made by `python -m benchmarks race FOLDER --publish docs`; {machine}. {versions}
 
 Synthetic scenes of 25 float32 predictors, 30 % of the cells missing in patches, chunks of 500 x 500, page cache warm. Each
 run is a process of its own, from opening the scene to the map on disk; imports and first uses are outside the clock (a map
-of 100 x 100 cells is made first) and stand under *start*. Runs are interleaved; medians of {rounds};
-load of the machine {load}. *packed* is one Zarr
-array with all predictors of a place in a chunk, *separate* one array a predictor. Every peer is used as its manual shows
-(*documented*) and as one who knows it well would use it (*best*); the code is `benchmarks/contenders.py`. sklearn-raster
-resets a fitted regressor; the fitted one was put back. Pyspatialml reads and writes GeoTIFF.
+of 100 x 100 cells is made first) and stand under *start*. Runs are interleaved; medians of {rounds} runs. Load of the
+machine: {load}. *packed* is one Zarr array with all predictors of a place in a chunk, *separate* one array a predictor.
+Every peer is used as its manual shows (*documented*) and as one who knows it well would use it (*best*); the code is
+`benchmarks/contenders.py`. sklearn-raster resets a fitted regressor; the fitted one was put back. Pyspatialml reads and
+writes GeoTIFF.
 
 *right*: the map that was written has the gaps of the scene, and differs by at most 1e-5 m3/m3 from the library's own
-`predict` (*difference*: the largest, of float32 values; 0 is the same bits). *CRS*: read back from the file, the map names its CRS,
-has it *beside* (a coordinate that no attribute points to), or has *lost* it. *peak* is resident memory above what the
-process held when the clock started. *threads*: most at once, those of the libraries included.
+`predict` (*difference*: the largest, of float32 values; 0 is the same bits). *CRS*: read back from the file, the map names
+its CRS, has it *beside* (a coordinate that no attribute points to), or has *lost* it. *peak* is resident memory above what
+the process held when the clock started. *threads*: most at once, those of the libraries included.
 
 ![wall time of every contender](figures/race.png)
 """
@@ -276,8 +276,8 @@ def summary(rows, medians):
     if peaks:
         lines += [
             "",
-            f"Peak memory of smgrid above its base: {min(peaks):.0f}-{max(peaks):.0f} MB. Demand: workers x 2.5 x chunk bytes "
-            f"+ a constant; with 2 workers {2 * 2.5 * chunk:.0f} MB + a constant, the same at 4 x the cube.",
+            f"Peak memory of smgrid above its base: {min(peaks):.0f}-{max(peaks):.0f} MB. Demand: workers x 2.5 x chunk "
+            f"bytes + a constant; with 2 workers {2 * 2.5 * chunk:.0f} MB + a constant, the same at 4 x the cube.",
         ]
     return lines
 
