@@ -37,7 +37,9 @@ def opened(job):
     import xarray as xr
 
     scene = xr.open_zarr(job["scene"], decode_coords="all")
-    return scene["predictors"] if job["layout"] == "packed" else scene
+    if job["layout"] == "separate":
+        return scene
+    return scene["static"].rename(static_predictor="band").assign_coords(band=BANDS)
 
 
 def stacked(scene):
@@ -72,17 +74,20 @@ def one_thread(model):
 # ---- the ways; each takes a job and a fitted regressor
 
 
-def smgrid(job, model, layers=("soil_moisture",)):
+def ours(job, model, layers=("soil_moisture",)):
     """predict_map and write_zarr."""
+    import smgrid
     from smgrid import Model, predict_map, write_zarr
+    from smgrid.files import open_cube
 
-    maps = predict_map(opened(job), Model.from_estimator(model, features=BANDS), layers=layers)
+    cube = open_cube(job["scene"]) if job["layout"] == "separate" or hasattr(smgrid, "pack_cube") else opened(job)
+    maps = predict_map(cube, Model.from_estimator(model, features=BANDS), layers=layers)
     write_zarr(maps, job["out"], progress=False)
 
 
-def smgrid_status(job, model):
+def ours_status(job, model):
     """The same with predict_map's default layers: soil moisture and what happened in each cell."""
-    smgrid(job, model, ("soil_moisture", "status"))
+    ours(job, model, ("soil_moisture", "status"))
 
 
 def eager(job, model):
@@ -276,8 +281,8 @@ class Refused(Exception):
 
 
 WAYS = {
-    "smgrid": smgrid,
-    "smgrid, map and status": smgrid_status,
+    "smgrid": ours,
+    "smgrid, map and status": ours_status,
     "apply_ufunc, documented": apply_ufunc,
     "apply_ufunc, best": apply_ufunc_best,
     "sklearn-raster, documented": sklearn_raster,
