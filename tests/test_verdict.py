@@ -147,8 +147,8 @@ def test_pairs_are_judged_on_the_same_cells_and_draws(verdict):
     table = tables.pair_table(verdict)
     assert [row[:3] for row in table.rows] == [[str(day)[:10], "copy", "clean"] for day in DAYS]
     assert all(len(row) == len(table.heads) for row in table.rows)
-    low, high = (float(edge) for edge in found.rmse_difference_interval[0])
-    assert table.rows[0][4] == f"{float(found.rmse_difference[0]):.3f} ({low:.3f} to {high:.3f})"
+    numbers = [float(found.rmse_difference[0]), *map(float, found.rmse_difference_interval[0])]
+    assert table.rows[0][4] == "{} ({} to {})".format(*(sayings.number(n) for n in numbers))
     assert said(verdict, "Map against map", "copy").startswith(
         "copy against clean: RMSE lower on 0 and higher on 0 of 2 days; R lower on 2 and higher on 0 of 2 days, by 95 %"
     )  # the bias of one weighs as much as the steps of the other
