@@ -203,7 +203,7 @@ def _fold(
     starts: list[NDArray[np.int64]],
     block_id: tuple[int, ...],
 ) -> NDArray[np.float64]:
-    blocks = tuple(block[..., DEPTH:-DEPTH, :].astype("f8") for block in blocks)
+    blocks = tuple(np.asarray(block)[..., DEPTH:-DEPTH, :].astype("f8") for block in blocks)
     first, stop = (starts[1][block_id[-1] + k] for k in (0, 1))
     top, bottom = (starts[0][block_id[-2] + k] for k in (0, 1))
     here = (across.line >= first) & (across.line < stop)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -167,6 +168,21 @@ def fold_lines(
     return x, y
 
 
+class Window:
+    """A block that is made when it is read: until its turn comes it weighs nothing."""
+
+    def __init__(self, make: Callable[[], NDArray[np.float64]]) -> None:
+        self.make = make
+
+    def swapaxes(self, a: int, b: int) -> Window:
+        """The same with two axes swapped."""
+        return Window(lambda: self.make().swapaxes(a, b))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """What it is read as."""
+        return np.asarray(self.make(), dtype)
+
+
 class Made(NamedTuple):
     """A field that is made where it is looked at: `make(cells, rows, columns)` gives a window of it, (..., y, x)."""
 
@@ -174,7 +190,7 @@ class Made(NamedTuple):
     make: Callable[[NDArray[Any], slice, slice], NDArray[Any]]
 
     def with_halo(self, chunks: tuple[tuple[int, ...], ...], depth: int) -> da.Array:
-        """Every block of so many rows and columns with so many cells of its neighbours all round, NaN beyond the rim."""
+        """A `Window` for every block, with so many cells of its neighbours all round, NaN beyond the rim."""
         ends = [[(b - n - depth, b + depth) for n, b in zip(sizes, np.cumsum(sizes).tolist())] for sizes in chunks]
         lead, many = self.cells.ndim - 2, [len(sizes) for sizes in chunks]
         which = da.from_array(np.arange(many[0] * many[1]).reshape((*(1,) * lead, *many)), chunks=1)
@@ -193,7 +209,10 @@ class Made(NamedTuple):
             meta=np.empty((0,) * self.cells.ndim),
         )
 
-    def _block(self, which: Any, cells: Any, ends: list[list[tuple[int, int]]], depth: int) -> NDArray[np.float64]:
+    def _block(self, which: Any, cells: Any, ends: list[list[tuple[int, int]]], depth: int) -> Window:
+        return Window(partial(self._values, which, cells, ends, depth))
+
+    def _values(self, which: Any, cells: Any, ends: list[list[tuple[int, int]]], depth: int) -> NDArray[np.float64]:
         at = divmod(int(which.ravel()[0]), len(ends[1]))
         here = [one[k] for one, k in zip(ends, at)]
         inside = [slice(max(start, 0), min(stop, one[-1][1] - depth)) for (start, stop), one in zip(here, ends)]
@@ -230,5 +249,5 @@ def turned(arrays: Sequence[da.Array]) -> tuple[list[da.Array], list[da.Array]]:
 def _fold_block(
     *blocks: Any, fold: Fold, first: NDArray[np.intp], depth: int, block_id: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    rows = [block[..., depth:-depth, :].astype("f8") for block in blocks]
+    rows = [np.asarray(block)[..., depth:-depth, :].astype("f8") for block in blocks]
     return fold(rows, int(first[block_id[-1]]))[..., None, :]
