@@ -181,6 +181,11 @@ class Plan:
         layers = tuple(made[name] for name in self.wanted.names)
         return layers[0] if len(layers) == 1 else layers
 
+    def all_masked(self, shape: tuple[int, ...], where: Any) -> Any:
+        """A block without a cell to predict; it depends on nothing but its mask."""
+        rest: list[Any] = [None] * (len(self.names) - 1)
+        return self.on_demand(shape, lambda: None, *rest, lambda: where)  # type: ignore[arg-type, return-value]
+
     def _reading(self, number: int, read: Callable[[], Any]) -> Callable[[], NDArray[Any]]:
         i = self.inputs[number]
         return lambda: i.conversion(_placed(read(), i.axes, self.ndim))
@@ -192,7 +197,7 @@ class Plan:
         left, values = status.size, list[NDArray[Any]]()
         if self.masked:
             status[np.broadcast_to(~reads.pop()().astype(bool), status.shape)] = MASKED
-            left -= np.count_nonzero(status)
+            left -= int(np.count_nonzero(status))
         asked = {"status", "culprit"} & set(self.wanted.names)
         for number, (read, i) in enumerate(zip(reads, self.inputs), start=1):
             if not left:
