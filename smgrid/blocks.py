@@ -156,7 +156,7 @@ class _Work:
 
     def __init__(self, block: Block, results: dict[Hashable, Any]):
         self.block, self.results = block, results
-        self.nodes = {node.key: node for node in block.nodes}
+        self.nodes: dict[Hashable, Any] = {node.key: node for node in block.nodes}
         self.users = Counter(need for node in block.nodes for need in node.dependencies)
         self.users.update(block.keys.values())
         self.sized = {task.key for key in block.keys.values() if (task := on_demand(self.nodes, key)) is not None}
@@ -201,7 +201,7 @@ def on_demand(nodes: Mapping[Hashable, Any], key: Hashable) -> Any:
 
     It is the task of the key itself, or the one that a layer is taken out of: both have the shape of the block.
     """
-    node = nodes.get(key)
+    node: Any = nodes.get(key)
     if isinstance(node, Task) and isinstance(node.func, itemgetter) and len(node.args) == 1:
         node = nodes.get(getattr(node.args[0], "key", None))
     able = isinstance(node, Task) and hasattr(node.func, "on_demand") and not node.kwargs

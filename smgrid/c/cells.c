@@ -26,8 +26,9 @@ typedef struct {
 
 static char kind_of(const Py_buffer *view) {
     const char *format = view->format ? view->format : "B";
-    if (*format == '@' || *format == '=')
-        format++;
+    const uint16_t one = 1;
+    if (*format == '@' || *format == '=' || *format == (*(const uint8_t *)&one ? '<' : '>'))
+        format++; // of this machine's byte order
     return format[0] && !format[1] ? format[0] : 0;
 }
 
