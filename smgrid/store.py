@@ -31,7 +31,7 @@ from dask._task_spec import convert_legacy_graph
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
-from smgrid.blocks import Block, Folder, Layer, StorageFullError, graph_of, replace
+from smgrid.blocks import Block, Folder, Layer, StorageFullError, graph_of, replace, spare
 from smgrid.identity import identities
 from smgrid.layout import (
     check_ours,
@@ -401,7 +401,7 @@ class _Run:
 
 
 def _blocks_of(
-    layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, maps: xr.Dataset, nodes: Mapping[Any, Any]
+    layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, maps: xr.Dataset, nodes: dict[Any, Any]
 ) -> list[Block]:
     """The maps' blocks; layers with the same dims and chunks go together, a cube's variables each for itself."""
     groups: dict[Any, list[str]] = {}
@@ -422,6 +422,7 @@ def _blocks_of(
                 place = f"{'..'.join(dict.fromkeys((labels[days][0], labels[days][-1])))}, {place}"
             dates = places[days] if places is not None and days is not None else None
             shape = tuple(j - i for i, j in span.values())
+            spare(nodes, keys.values(), shape)
             made.append((keys, tile, dates, shape, f"block ({place})"))
             whole = (None, 1) if days is None else (dims.index("time"), days.stop - days.start)
             wanted.update(dict.fromkeys(keys.values(), whole))
