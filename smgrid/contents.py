@@ -183,7 +183,7 @@ class _ZarrSource:
             parts.append(f"{_spell(places, chunks[0] * size if len(chunks) else 0)}{'' if kept else '!'}")
         name = self.array.metadata.encode_chunk_key
         return parts + [
-            contents.file(os.path.join(self.folder, name(at))) or "empty" for at in itertools.product(*touched)
+            contents.chunk(os.path.join(self.folder, name(at))) or "empty" for at in itertools.product(*touched)
         ]
 
 
@@ -229,19 +229,20 @@ class _FileSource:
 class Contents:
     """Digests of files and literals, each made once."""
 
-    def __init__(self) -> None:
-        self._files: dict[str, str | None] = {}
+    def __init__(self, files: dict[str, str | None] | None = None) -> None:
+        self._files: dict[str, str | None] = (
+            {} if files is None else files
+        )  # outlives this, where someone else holds it
+        self._chunks: dict[str, str | None] = {}
         self._literals: dict[int, tuple[Any, str]] = {}  # by id; the object is held, so that its id stays its own
 
     def file(self, path: str) -> str | None:
         """SHA-256 of a file; None where there is none."""
-        if path not in self._files:
-            try:
-                with open(path, "rb") as file:
-                    self._files[path] = hashlib.file_digest(file, "sha256").hexdigest()
-            except FileNotFoundError:
-                self._files[path] = None
-        return self._files[path]
+        return _kept(path, self._files)
+
+    def chunk(self, path: str) -> str | None:
+        """SHA-256 of a chunk's file; there are so many that they are not kept for longer than this."""
+        return _kept(path, self._chunks)
 
     def literal(self, value: Any) -> str:
         """Identity of a function, an object or a plain value."""
@@ -309,6 +310,21 @@ class Contents:
                     parts.append(seen.__name__ if isinstance(seen, types.ModuleType) else self.literal(seen))
         held = [cell.cell_contents for cell in function.__closure__ or ()]
         return digest_of("code", *parts, *map(self.literal, (function.__defaults__, function.__kwdefaults__, held)))
+
+
+def _kept(path: str, digests: dict[str, str | None]) -> str | None:
+    if path not in digests:
+        digests[path] = digest_of_file(path)
+    return digests[path]
+
+
+def digest_of_file(path: str) -> str | None:
+    """SHA-256 of a file; None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def _import_name(value: Any) -> str | None:

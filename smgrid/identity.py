@@ -61,7 +61,7 @@ def block_identities(array: Any) -> dict[tuple[int, ...], str | None]:
 
 
 def identities(
-    graph: Mapping[Any, Any], wanted: Mapping[Hashable, tuple[int | None, int]]
+    graph: Mapping[Any, Any], wanted: Mapping[Hashable, tuple[int | None, int]], contents: Contents | None = None
 ) -> dict[Hashable, list[str | None]]:
     """Say what the results under some keys of a task graph are made of, one slice along an axis after the other.
 
@@ -72,13 +72,15 @@ def identities(
     wanted : mapping of key to (axis, n)
         The block's n slices along the axis are identified each for itself; with axis None the block as a whole.
         A slice cut out of a larger block is what the same slice of the larger block is.
+    contents : Contents, optional
+        What is known of files already.
 
     Returns
     -------
     dict of key to list of str or None
     """
     with dask.config.set({"tokenize.ensure-deterministic": True}):
-        whole = _Graph(convert_legacy_graph(dict(graph)), Contents())
+        whole = _Graph(convert_legacy_graph(dict(graph)), contents or Contents())
         found = {
             key: [whole.digest(key)] if axis is None else whole.slices(key, axis, n)
             for key, (axis, n) in wanted.items()

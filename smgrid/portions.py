@@ -1,0 +1,112 @@
+"""Hands out the blocks of maps in portions that a scheduler can hold, each with the tasks it needs and no others.
+
+A year of global maps has some 200 000 blocks, and its task graph, spelled out, millions of keys. So the graph stays
+symbolic, and only the part of one portion is spelled out at a time. A portion is some places with all their dates: a
+static field is then read once a place for all dates, however many portions there are.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from dask._task_spec import convert_legacy_graph
+from dask.highlevelgraph import HighLevelGraph
+
+from smgrid.blocks import Block
+from smgrid.contents import Contents
+from smgrid.identity import identities
+from smgrid.manifest import date_labels, made_together
+
+MOST = 10_000
+"""Blocks of a portion. Ten tasks a block would still be no more than schedulers take well; there are one to two."""
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Some blocks, and the task graph that they come out of."""
+
+    blocks: list[Block]
+    nodes: Mapping[Any, Any]
+    number: int
+    of: int
+
+
+def count_blocks_of(layers: Mapping[str, xr.Variable]) -> int:
+    """How many blocks the layers have in all portions."""
+    return sum(math.prod(map(len, chunks)) for (_, chunks, _) in _groups(layers))
+
+
+def portions(layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, maps: xr.Dataset) -> Iterator[Portion]:
+    """The maps' blocks, some places with all their dates at a time.
+
+    Parameters
+    ----------
+    layers : mapping of str to Variable
+        Dask arrays.
+    places : tuple of int, optional
+        Where the maps' dates lie in the store's time.
+    maps : Dataset
+        For the dates' names.
+    """
+    graph = HighLevelGraph.merge(*(v.data.__dask_graph__() for v in layers.values()))
+    labels, files = date_labels(maps) or [], dict[str, str | None]()
+    of = -(-count_blocks_of(layers) // MOST)
+    streams = [_outlines(group, names, layers, places, labels) for group, names in _groups(layers).items()]
+    merged = heapq.merge(*streams, key=lambda outline: outline[0])  # blocks of one place together
+    for number, some in enumerate(iter(lambda: list(itertools.islice(merged, MOST)), []), start=1):
+        keys = [key for _, parts, *_ in some for key in parts.values()]
+        spelled = dict(graph.cull(keys))
+        nodes = spelled | convert_legacy_graph(spelled)  # results that lie on a cluster stay the futures they are
+        found = identities(
+            nodes, {key: axis for _, parts, _, _, _, _, axis in some for key in parts.values()}, Contents(files)
+        )
+        blocks = [
+            Block(parts, tile, dates, {name: found[key] for name, key in parts.items()}, shape, where)
+            for _, parts, tile, dates, shape, where, _ in some
+        ]
+        yield Portion(blocks, nodes, number, of)
+
+
+def _groups(layers: Mapping[str, xr.Variable]) -> dict[Any, list[str]]:
+    """Layers with the same dims and chunks go together, a cube's variables each for itself."""
+    groups: dict[Any, list[str]] = {}
+    together = made_together(layers)
+    for name, layer in layers.items():
+        groups.setdefault((layer.dims, layer.data.chunks, None if together else name), []).append(name)
+    return groups
+
+
+def _outlines(
+    group: Any, names: list[str], layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, labels: list[str]
+) -> Iterator[tuple[Any, ...]]:
+    """Place, keys, tile, dates, shape, name and axis of each block: place by place, date by date."""
+    dims, chunks, _ = group
+    starts = [np.cumsum([0, *c]) for c in chunks]
+    order = sorted(range(len(dims)), key=lambda n: {"y": 0, "x": 1, "time": 3}.get(dims[n], 2))
+    for turned in np.ndindex(*(len(chunks[n]) for n in order)):
+        at = tuple(turned[order.index(n)] for n in range(len(dims)))
+        span = {d: (int(s[i]), int(s[i + 1])) for d, s, i in zip(dims, starts, at)}
+        days = slice(*span["time"]) if "time" in dims else None
+        keys: dict[str, Hashable] = {name: (layers[name].data.name, *at) for name in names}
+        tile = {d: i for d, i in zip(dims, at) if d != "time"}
+        place = ", ".join(f"{d} {i}..{j - 1}" for d, (i, j) in span.items() if d != "time")
+        if days is not None:
+            place = f"{'..'.join(dict.fromkeys((labels[days][0], labels[days][-1])))}, {place}"
+        dates = places[days] if places is not None and days is not None else None
+        axis = (None, 1) if days is None else (dims.index("time"), days.stop - days.start)
+        yield (
+            (span["y"][0], span["x"][0]),
+            keys,
+            tile,
+            dates,
+            tuple(j - i for i, j in span.values()),
+            f"block ({place})",
+            axis,
+        )
