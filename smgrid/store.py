@@ -276,9 +276,9 @@ class _Run:
             encoding = {k: v for k, v in maps[name].encoding.items() if k != "grid_mapping"}
             kind = np.dtype(array.dtype).newbyteorder("<").str
             layers[name] = Layer(name, tuple(told["dims"]), tuple(array.chunks), kind, array.fill_value, encoding)
-        self.folder = Folder(str(self.root), self.lock, self.token, layers, self.readable)
-        with open(self.ledger, "ab"):  # there from now on; a finished one keeps its date
-            pass
+        with open(self.ledger, "ab") as ledger:  # there from now on; a finished one keeps its date
+            begun = ledger.tell()
+        self.folder = Folder(str(self.root), self.lock, self.token, layers, self.readable, begun)
 
     def compute(self, maps: xr.Dataset, places: tuple[int, ...] | None, progress: bool | None) -> None:
         """Compute and store every block that is not there as it would come out, portion by portion."""
@@ -316,7 +316,7 @@ class _Run:
 
     def _run(self, nodes: Mapping[Any, Any], todo: list[Block]) -> None:
         """Compute blocks on the active scheduler."""
-        work, final = graph_of(nodes, self.folder, todo)
+        work, ends, final = graph_of(nodes, self.folder, todo)
         whole: Any = HighLevelGraph.from_collections(final, work)
         tasks = Delayed(final, whole, layer=final)  # type: ignore[no-untyped-call]
         try:
@@ -324,6 +324,13 @@ class _Run:
         except (RuntimeError, OSError):
             raise
         except Exception as error:  # not inside a block, which says itself where it failed
+            task = getattr(error, "task", None)  # of distributed's KilledWorker
+            if isinstance(task, tuple) and task[0] == ends:
+                block = todo[task[1]]
+                raise RuntimeError(
+                    f"{block.where} of {', '.join(block.keys)}: one worker after the other died with it, for want of "
+                    "memory most likely. Give them more, or fewer threads, or maps smaller chunks; what is stored stays"
+                ) from error
             raise RuntimeError(f"writing {self.root} failed: {type(error).__name__}: {error}") from error
 
     def _date(self, key: str) -> int | None:
