@@ -10,9 +10,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+import threading
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -23,6 +24,8 @@ from smgrid.blocks import Block
 from smgrid.contents import Contents
 from smgrid.identity import identities
 from smgrid.manifest import date_labels, made_together
+
+T = TypeVar("T")
 
 MOST = 10_000
 """Blocks of a portion. Ten tasks a block would still be no more than schedulers take well; there are one to two."""
@@ -61,17 +64,45 @@ def portions(layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, 
     streams = [_outlines(group, names, layers, places, labels) for group, names in _groups(layers).items()]
     merged = heapq.merge(*streams, key=lambda outline: outline[0])  # blocks of one place together
     for number, some in enumerate(iter(lambda: list(itertools.islice(merged, MOST)), []), start=1):
-        keys = [key for _, parts, *_ in some for key in parts.values()]
-        spelled = dict(graph.cull(keys))
+        blocks, axes = [block for _, block, _ in some], [axis for *_, axis in some]
+        wanted: dict[Any, tuple[int | None, int]] = {
+            key: axis for block, axis in zip(blocks, axes) for key in block.keys.values()
+        }
+        spelled = dict(graph.cull(wanted))
         nodes = spelled | convert_legacy_graph(spelled)  # results that lie on a cluster stay the futures they are
-        found = identities(
-            nodes, {key: axis for _, parts, _, _, _, _, axis in some for key in parts.values()}, Contents(files)
-        )
-        blocks = [
-            Block(parts, tile, dates, {name: found[key] for name, key in parts.items()}, shape, where)
-            for _, parts, tile, dates, shape, where, _ in some
-        ]
-        yield Portion(blocks, nodes, number, of)
+        found = identities(nodes, wanted, Contents(files))
+        known = [replace(b, identities={name: found[key] for name, key in b.keys.items()}) for b in blocks]
+        yield Portion(known, nodes, number, of)
+
+
+def planned_ahead(plans: Iterable[T]) -> Iterator[T]:
+    """The same, with the next one made while the one before is worked on."""
+    stream, end = iter(plans), object()
+
+    def start() -> tuple[threading.Thread, list[Any]]:
+        made: list[Any] = []
+
+        def make() -> None:
+            try:
+                made.extend((next(stream, end), None))
+            except BaseException as error:
+                made.extend((end, error))
+
+        thread = threading.Thread(target=make, daemon=True)  # nobody waits for it when the work is stopped
+        thread.start()
+        return thread, made
+
+    coming = start()
+    while True:
+        thread, made = coming
+        thread.join()
+        plan, error = made
+        if error is not None:
+            raise error
+        if plan is end:
+            return
+        coming = start()
+        yield plan
 
 
 def _groups(layers: Mapping[str, xr.Variable]) -> dict[Any, list[str]]:
@@ -85,8 +116,8 @@ def _groups(layers: Mapping[str, xr.Variable]) -> dict[Any, list[str]]:
 
 def _outlines(
     group: Any, names: list[str], layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, labels: list[str]
-) -> Iterator[tuple[Any, ...]]:
-    """Place, keys, tile, dates, shape, name and axis of each block: place by place, date by date."""
+) -> Iterator[tuple[tuple[int, int], Block, tuple[int | None, int]]]:
+    """Place, block without identities, and time axis with its length: place by place, date by date."""
     dims, chunks, _ = group
     starts = [np.cumsum([0, *c]) for c in chunks]
     order = sorted(range(len(dims)), key=lambda n: {"y": 0, "x": 1, "time": 3}.get(dims[n], 2))
@@ -96,17 +127,10 @@ def _outlines(
         days = slice(*span["time"]) if "time" in dims else None
         keys: dict[str, Hashable] = {name: (layers[name].data.name, *at) for name in names}
         tile = {d: i for d, i in zip(dims, at) if d != "time"}
-        place = ", ".join(f"{d} {i}..{j - 1}" for d, (i, j) in span.items() if d != "time")
+        where = ", ".join(f"{d} {i}..{j - 1}" for d, (i, j) in span.items() if d != "time")
         if days is not None:
-            place = f"{'..'.join(dict.fromkeys((labels[days][0], labels[days][-1])))}, {place}"
+            where = f"{'..'.join(dict.fromkeys((labels[days][0], labels[days][-1])))}, {where}"
         dates = places[days] if places is not None and days is not None else None
+        shape = tuple(j - i for i, j in span.values())
         axis = (None, 1) if days is None else (dims.index("time"), days.stop - days.start)
-        yield (
-            (span["y"][0], span["x"][0]),
-            keys,
-            tile,
-            dates,
-            tuple(j - i for i, j in span.values()),
-            f"block ({place})",
-            axis,
-        )
+        yield (span["y"][0], span["x"][0]), Block(keys, tile, dates, {}, shape, f"block ({where})"), axis

@@ -32,6 +32,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from smgrid.blocks import Block, Folder, Layer, StorageFullError, graph_of, replace
+from smgrid.common import in_this_process
 from smgrid.layout import check_ours, files_in, foreign_files, move_if_new, remove_store, swap_in, write_metadata
 from smgrid.ledger import Line, count_appended, finished, one_writer, read_lines
 from smgrid.manifest import (
@@ -47,7 +48,7 @@ from smgrid.manifest import (
     summarise,
     tidy,
 )
-from smgrid.portions import count_blocks_of, portions
+from smgrid.portions import count_blocks_of, planned_ahead, portions
 from smgrid.progress import shown
 
 __all__ = ["CorruptStoreError", "IncompleteStoreError", "StorageFullError", "open_maps", "write_zarr"]
@@ -292,7 +293,8 @@ class _Run:
                 "hold: give maps with all dates, or start anew with resume=False"
             )
         with ExitStack() as bar:
-            for portion in portions(layers, places, maps):
+            plans = portions(layers, places, maps)
+            for portion in plans if in_this_process() else planned_ahead(plans):
                 todo = [block for block in portion.blocks if not self._is_done(block, there)]
                 if not todo:
                     continue
