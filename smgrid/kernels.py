@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from smgrid.densekernels import dense_kernel
 from smgrid.regressors import on_one_thread, predict_rows
 
 
@@ -47,7 +48,7 @@ class Library:
         return predict_rows(self.regressor, tile.T, self.columns)
 
 
-def kernel_of(regressor: Any, columns: Sequence[str] | None = None) -> Kernel:
+def kernel_of(regressor: Any, columns: Sequence[str] | None = None, *, encoded: bool = False) -> Kernel:
     """The fastest kernel that gives the regressor's own predictions.
 
     Parameters
@@ -55,5 +56,7 @@ def kernel_of(regressor: Any, columns: Sequence[str] | None = None) -> Kernel:
     regressor : fitted estimator
     columns : sequence of str, optional
         The names it was fitted with, where its library wants names.
+    encoded : bool
+        Whether inputs are encoded, that is of size one: float32 is enough for a perceptron then.
     """
-    return Library(regressor, columns)
+    return dense_kernel(regressor, encoded=encoded) or Library(regressor, columns)
