@@ -17,7 +17,12 @@ from smgrid.regressors import class_of, one_thread
 
 CELLS = 256  # cells and support vectors of one product: half a megabyte, which stays in a core's own cache
 VECTORS = 256
-ROWS = 512  # cells a product of a perceptron
+STRIP = (
+    320  # columns of a product of a perceptron: all that OpenBLAS takes at once in float32. On AVX2 it sums those on
+)
+GUARD = 8  # either side in another order: no cell stands there
+LANES = STRIP - 2 * GUARD  # cells of a strip
+HELD = 2**18  # bytes of a layer in work: products of several strips a call, so that threads do not queue for Python
 EXACT = 1e-10  # how far support vectors may be from the library's sum
 SINGLE = 5e-7  # how far a perceptron may be in float32, on trial rows; half of what is promised
 
@@ -196,7 +201,8 @@ def _support_vectors(svr: Any, steps: Steps) -> SupportVectors | None:
     known = _finite([vectors, weights, intercept, numbers, *(values for _, values in steps)])
     if not known or _rounding(svr, vectors, weights) > EXACT:
         return None
-    return SupportVectors(svr, vectors, weights, intercept, steps)
+    made = SupportVectors(svr, vectors, weights, intercept, steps)
+    return made if _even(made) else None
 
 
 def _rounding(svr: Any, vectors: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
@@ -242,21 +248,27 @@ class Perceptron(_Tiled):
             np.hstack([np.transpose(weights), np.reshape(offsets, (-1, 1))]).astype(precision, order="C")
             for weights, offsets in zip(mlp.coefs_, mlp.intercepts_)
         ]
+        widest = max(layer.shape[1] for layer in self.layers)
+        self.strips = max(1, HELD // (widest * STRIP * np.dtype(precision).itemsize))
 
     def sums(self, tile: NDArray[Any]) -> NDArray[Any]:
         """Sums before they are rounded, (1, n); not finite where they overflow."""
-        n = tile.shape[1]
+        k, n = tile.shape
         out = np.empty((1, n), self.precision)
-        values = [np.zeros((layer.shape[1], ROWS), self.precision) for layer in self.layers]  # what each layer is given
+        strips = max(1, min(self.strips, -(-n // LANES)))
+        values = [np.zeros((strips, layer.shape[1], STRIP), self.precision) for layer in self.layers]
         for given in values:
-            given[-1] = 1
+            given[:, -1] = 1
         with one_thread(), np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, n, ROWS):
-                known = min(ROWS, n - start)
-                values[0][:-1, :known] = _scaled(tile[:, start : start + known], self.steps)
+            for start in range(0, n, strips * LANES):
+                cells = _scaled(tile[:, start : start + strips * LANES], self.steps)
+                known = cells.shape[1]
+                cells = np.pad(cells, ((0, 0), (0, strips * LANES - known))) if known < strips * LANES else cells
+                values[0][:, :k, GUARD:-GUARD] = cells.reshape(k, strips, LANES).swapaxes(0, 1)
                 for layer, given, made in zip(self.layers, values, values[1:]):
-                    self._activate(np.dot(layer, given, out=made[:-1]))
-                out[:, start : start + known] = np.dot(self.layers[-1], values[-1])[:, :known]
+                    self._activate(np.matmul(layer, given, out=made[:, :-1]))
+                found = np.matmul(self.layers[-1], values[-1])[:, 0, GUARD:-GUARD]
+                out[0, start : start + known] = found.reshape(-1)[:known]
         return out
 
     def _activate(self, sums: NDArray[Any]) -> None:
@@ -277,12 +289,35 @@ def _perceptron(mlp: Any, steps: Steps, spread: tuple[float, float] | None) -> P
     arrays = [*mlp.coefs_, *mlp.intercepts_, *(values for _, values in steps)]
     if not known or mlp.n_outputs_ != 1 or not _finite(arrays):
         return None
-    if spread is not None:
-        rows = np.random.default_rng(0).uniform(*spread, (mlp.n_features_in_, ROWS))
+    double, single = (Perceptron(mlp, precision, steps) for precision in ("f8", "f4"))
+    if spread is not None and _even(single):
+        rows = np.random.default_rng(0).uniform(*spread, (mlp.n_features_in_, 2 * LANES))
         exact = Perceptron(mlp, "f8").sums(rows)
         if np.abs(Perceptron(mlp, "f4").sums(rows) - exact).max() <= SINGLE:  # False of NaN
-            return Perceptron(mlp, "f4", steps)
-    return Perceptron(mlp, "f8", steps)
+            return single
+    return double if _even(double) else None
+
+
+# ---- what is checked before a kernel is trusted
+
+
+def _even(kernel: SupportVectors | Perceptron) -> bool:
+    """Whether products give a cell the same bits wherever it stands in the tile.
+
+    Which orders of summing a BLAS mixes follows from shapes alone, so one column of random numbers, repeated, shows it.
+    """
+    if isinstance(kernel, SupportVectors):
+        products, width, cells = [part for block in kernel.blocks for part in block], CELLS, slice(None)
+    else:
+        products, width, cells = kernel.layers, STRIP, slice(GUARD, -GUARD)
+    rng = np.random.default_rng(0)
+    with one_thread():
+        for factors in {factors.shape: factors for factors in products}.values():
+            column = rng.normal(size=(factors.shape[1], 1)).astype(factors.dtype)
+            found = np.matmul(factors, np.repeat(column, width, axis=1)[None])[0, :, cells]
+            if (found != found[:, :1]).any():
+                return False
+    return True
 
 
 def _finite(arrays: Iterable[Any]) -> bool:
