@@ -177,7 +177,9 @@ class Model:
         """The regressor made ready to predict, once a process; it is not pickled."""
         with _ONE_AT_A_TIME:  # threads that ask at once wait for the first
             made = self.__dict__.get("kernel")
-            return kernel_of(self.regressor, None if self.encoded else self.columns) if made is None else made
+            if made is not None:
+                return made
+            return kernel_of(self.regressor, None if self.encoded else self.columns, encoded=self.encoded)
 
     @cached_property
     def _engine(self) -> Any:
