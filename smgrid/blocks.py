@@ -13,9 +13,12 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,10 @@ FOLDER = "smgrid-folder"  # where what all blocks share has the folder they go t
 
 class StorageFullError(OSError):
     """The disk is full; what is stored stays, and the write can go on once there is space."""
+
+
+class BlockFault(RuntimeError):
+    """A block that could not be computed; the message names it and the task, the cause is chained."""
 
 
 @dataclass(frozen=True)
@@ -151,17 +158,8 @@ def write_block(common: Common, block: Block, names: tuple[Hashable, ...], *valu
 
 
 def _compute(block: Block, results: dict[Hashable, Any]) -> dict[str, Any]:
-    last = {need: n for n, node in enumerate(block.nodes) for need in node.dependencies}
-    kept = set(block.keys.values())
-    for n, node in enumerate(block.nodes):
-        try:
-            results[node.key] = node({need: results[need] for need in node.dependencies})
-        except Exception as error:
-            raise _fault(block, key_split(node.key), error) from error
-        for need in node.dependencies:
-            if last[need] == n and need not in kept:
-                del results[need]
-    layers = {name: np.asarray(results[key]) for name, key in block.keys.items()}
+    work = _Work(block, results)
+    layers = {name: np.asarray(work.value(key)) for name, key in block.keys.items()}
     for name, values in layers.items():
         if values.shape != block.shape:
             found = ValueError(f"it came out with shape {values.shape}, not {block.shape}")
@@ -169,9 +167,80 @@ def _compute(block: Block, results: dict[Hashable, Any]) -> dict[str, Any]:
     return layers
 
 
-def _fault(block: Block, what: str, error: Exception) -> RuntimeError:
+class _Work:
+    """A block's own tasks: each runs when its result is first asked for, which is kept until its last user is done.
+
+    So a task that takes its arguments one by one (`on_demand`) reads no predictor of cells that an earlier one settled.
+    """
+
+    def __init__(self, block: Block, results: dict[Hashable, Any]):
+        self.block, self.results = block, results
+        self.nodes: dict[Hashable, Any] = {node.key: node for node in block.nodes}
+        self.users = Counter(need for node in block.nodes for need in node.dependencies)
+        self.users.update(block.keys.values())
+        self.sized = {task.key for key in block.keys.values() if (task := on_demand(self.nodes, key)) is not None}
+
+    def value(self, key: Hashable) -> Any:
+        """The result under a key. A stack, not recursion: long chains of tasks are normal."""
+        stack = [key]
+        while stack:
+            top = stack[-1]
+            if top in self.results:
+                stack.pop()
+            elif waiting := self._waiting(top):
+                stack.extend(waiting)
+            else:
+                self._run(self.nodes[top])
+        return self.results[key]
+
+    def _waiting(self, key: Hashable) -> list[Hashable]:
+        if key in self.sized:
+            return []
+        return [need for need in self.nodes[key].dependencies if need not in self.results]
+
+    def _run(self, node: Any) -> None:
+        try:
+            if node.key in self.sized:
+                found = node.func.on_demand(self.block.shape, *(partial(self.value, ref.key) for ref in node.args))
+            else:
+                found = node({need: self.results[need] for need in node.dependencies})
+        except BlockFault:
+            raise
+        except Exception as error:
+            raise _fault(self.block, key_split(node.key), error) from error
+        self.results[node.key] = found
+        for need in node.dependencies:
+            self.users[need] -= 1
+            if not self.users[need]:
+                self.results.pop(need, None)
+
+
+def on_demand(nodes: Mapping[Hashable, Any], key: Hashable) -> Any:
+    """The task behind one layer of a block that takes its arguments one by one, if there is one.
+
+    It is the task of the key itself, or the one that a layer is taken out of: both have the shape of the block.
+    """
+    node: Any = nodes.get(key)
+    if isinstance(node, Task) and isinstance(node.func, itemgetter) and len(node.args) == 1:
+        node = nodes.get(getattr(node.args[0], "key", None))
+    able = isinstance(node, Task) and hasattr(node.func, "on_demand") and not node.kwargs
+    return node if able and all(isinstance(arg, TaskRef) for arg in node.args) else None
+
+
+def spare(nodes: dict[Hashable, Any], keys: Iterable[Hashable], shape: tuple[int, ...]) -> None:
+    """Cut the predictors off a block of maps whose mask, where it lies in memory, leaves nothing to predict."""
+    for key in keys:
+        task = on_demand(nodes, key)
+        if task is None or not getattr(task.func, "masked", False):
+            continue
+        where = nodes.get(task.args[-1].key)
+        if isinstance(where, DataNode) and isinstance(where.value, np.ndarray) and not where.value.any():
+            nodes[task.key] = Task(task.key, task.func.all_masked, shape, task.args[-1])
+
+
+def _fault(block: Block, what: str, error: Exception) -> BlockFault:
     layers = ", ".join(block.keys)
-    return RuntimeError(f"{block.where} of {layers} failed in {what!r}: {type(error).__name__}: {error}")
+    return BlockFault(f"{block.where} of {layers} failed in {what!r}: {type(error).__name__}: {error}")
 
 
 def _put(folder: Folder, key: str, data: bytes) -> None:

@@ -57,6 +57,17 @@ def read_lines(path: Path, offset: int = 0) -> dict[str, Line]:
     return lines
 
 
+def damaged_lines(path: Path) -> int:
+    """How many lines of a finished ledger are torn, altered, or not in their place."""
+    try:
+        text = path.read_text("utf-8", errors="replace")
+    except FileNotFoundError:
+        return 0
+    lines = text.split("\n")
+    good = [str(line) for line in sorted(read_lines(path).values())]
+    return 0 if lines == [*good, ""] else max(1, len(lines) - 1 - len(good))
+
+
 def finished(lines: Iterable[Line]) -> bytes:
     """The bytes of a finished ledger."""
     return "".join(f"{line}\n" for line in sorted(lines)).encode()

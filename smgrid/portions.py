@@ -20,7 +20,7 @@ import xarray as xr
 from dask._task_spec import convert_legacy_graph
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from smgrid.blocks import Block
+from smgrid.blocks import Block, spare
 from smgrid.contents import Contents
 from smgrid.identity import identities
 from smgrid.manifest import date_labels, made_together
@@ -70,6 +70,8 @@ def portions(layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, 
         }
         spelled = dict(graph.cull(wanted))
         nodes = spelled | convert_legacy_graph(spelled)  # results that lie on a cluster stay the futures they are
+        for block in blocks:
+            spare(nodes, block.keys.values(), block.shape)
         found = identities(nodes, wanted, Contents(files))
         known = [replace(b, identities={name: found[key] for name, key in b.keys.items()}) for b in blocks]
         yield Portion(known, nodes, number, of)

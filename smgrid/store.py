@@ -33,7 +33,16 @@ from dask.highlevelgraph import HighLevelGraph
 
 from smgrid.blocks import Block, Folder, Layer, StorageFullError, graph_of, replace
 from smgrid.common import in_this_process
-from smgrid.layout import check_ours, files_in, foreign_files, move_if_new, remove_store, swap_in, write_metadata
+from smgrid.layout import (
+    check_ours,
+    files_in,
+    foreign_files,
+    move_if_new,
+    remove_store,
+    swap_in,
+    vouched,
+    write_metadata,
+)
 from smgrid.ledger import Line, count_appended, finished, one_writer, read_lines
 from smgrid.manifest import (
     CorruptStoreError,
@@ -102,7 +111,7 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
     0.1
     >>> folder.cleanup()
     """
-    target, started = _local(path), time.monotonic()
+    target, started = local_folder(path), time.monotonic()
     maps = check_maps(maps)
     partial = target.with_name(target.name + ".partial")
     for place in (target, partial, *target.parents):
@@ -162,7 +171,7 @@ def open_maps(path: Any) -> xr.Dataset:
     kind = os.path.splitext(os.fspath(path))[1].lower() if isinstance(path, str | os.PathLike) else ""
     if kind in _READERS and "://" not in os.fspath(path):
         raise ValueError(f"open_maps opens what write_zarr wrote, not {kind!r}: use {_READERS[kind]}")
-    target = _local(path)
+    target = local_folder(path)
     partial = target.with_name(target.name + ".partial")
     for root in (target, partial):
         known = read_manifest(root)
@@ -171,7 +180,7 @@ def open_maps(path: Any) -> xr.Dataset:
         if known is None and root is target:
             raise ValueError(f"{target} was not written by smgrid's write_zarr; xarray.open_zarr may open it")
         # metadata first, ledger second: a chunk is in the ledger before any reader's metadata shows it
-        maps = xr.open_zarr(root, decode_coords="all", consolidated=True) if root is target else None
+        maps = _opened(root) if root is target else None
         known = {"layers": {}} if known is None else known
         expected = chunk_keys(known["layers"], known.get("dates") if maps is None else date_labels(maps))
         there = read_lines(root / "smgrid" / "ledger")
@@ -186,7 +195,18 @@ def open_maps(path: Any) -> xr.Dataset:
     raise FileNotFoundError(f"no maps at {target}")
 
 
-def _local(path: Any) -> Path:
+def _opened(root: Path, **options: Any) -> xr.Dataset:
+    try:
+        return xr.open_zarr(root, decode_coords="all", consolidated=True, **options)
+    except Exception as error:  # a damaged zarr.json fails in as many ways as there are bytes in it
+        raise CorruptStoreError(
+            f"{root} cannot be opened ({type(error).__name__}: {error}): its metadata was changed since it was written. "
+            f"`smgrid verify {root}` says what is; write it anew with resume=False"
+        ) from error
+
+
+def local_folder(path: Any) -> Path:
+    """A local path as a store wants it; others are refused with what to do."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if text is None or "://" in text or "::" in text:
         raise ValueError(
@@ -218,7 +238,7 @@ def _calendar(
             "that have them all, or start anew with resume=False"
         )
     if append:
-        stored = xr.open_zarr(root, decode_coords="all", consolidated=True, chunks=None).isel(time=slice(len(old)))
+        stored = _opened(root, chunks=None).isel(time=slice(len(old)))
         last = stored["time"].values[-1]
         early = [date for date, at in zip(new, maps["time"].values) if date not in old and at <= last]
         if early:
@@ -365,7 +385,8 @@ class _Run:
         there = read_lines(self.ledger)
         left = [key for key in self.expected if key not in there]
         # as the file system counts, which is in blocks of its own
-        taken = [p.stat().st_blocks * 512 for key in itertools.islice(there, 1000) if (p := self.root / key).exists()]
+        some = itertools.islice((self.root / key for key in self.expected if key in there), 1000)
+        taken = [path.stat().st_blocks * 512 for path in some if path.exists()]
         needed = round(sum(taken) / len(taken) * len(left)) if taken else self._at_most(left)
         n, m = count_blocks(self.expected, there)
         return StorageFullError(
@@ -392,11 +413,14 @@ class _Run:
         for path in sorted(files_in(aside), key=lambda p: (p.parent == aside, p.name == "zarr.json", p)):
             move_if_new(path, self.root / path.relative_to(aside))
         self.manifest["summary"] = summarise(lines, self.manifest)
-        for name, data in (("ledger", finished(lines)), ("manifest.json", as_json(self.manifest))):
-            if (self.own / name).read_bytes() != data:
-                replace(self.own / name, data)
+        self._replace("manifest.json", as_json(self.manifest))
         for rest in ("next", "staged", "common"):
             shutil.rmtree(self.own / rest, ignore_errors=True)
+        self._replace("ledger", finished([*lines, *vouched(self.root, kept)]))
+
+    def _replace(self, name: str, data: bytes) -> None:
+        if (self.own / name).read_bytes() != data:
+            replace(self.own / name, data)
 
     def summary(self) -> dict[str, Any]:
         """What the store holds, counted."""
