@@ -30,6 +30,7 @@ _HOME = {  # public name -> the room it lives in
     "write_zarr": "store",
     "open_maps": "store",
     "write_geotiff": "geotiff",
+    "verify": "integrity",
 }
 _ROOMS = (
     "grid",

@@ -14,7 +14,7 @@ import json
 import os
 import uuid
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,9 +27,11 @@ import xarray as xr
 from dask._task_spec import DataNode, GraphNode, Task, TaskRef
 from dask.utils import key_split
 
-from smgrid.ledger import Line, writing
+from smgrid.common import Common
+from smgrid.ledger import Line, read_lines, writing
 
 ZSTD_LEVEL = 3
+FOLDER = "smgrid-folder"  # where what all blocks share has the folder they go to
 
 
 class StorageFullError(OSError):
@@ -83,6 +85,7 @@ class Folder:
     token: str
     layers: Mapping[str, Layer]
     readable: int  # dates that readers see; their chunks are replaced only when the whole run is done
+    begun: int = 0  # bytes of the ledger when the run began
 
     @property
     def ledger(self) -> Path:
@@ -91,7 +94,19 @@ class Folder:
 
     def staged(self, key: str) -> Path:
         """Where the new bytes of a chunk wait while readers still see the old ones."""
-        return Path(self.root, "smgrid", "staged", key)
+        return self.own("staged", key)
+
+    def own(self, *parts: str) -> Path:
+        """A place in the part of the store that is smgrid's alone."""
+        return Path(self.root, "smgrid", *parts)
+
+    def has(self, block: Block) -> bool:
+        """Whether this very run stored a block already: a cluster does again what a worker did that is lost."""
+        keys = [key for name in block.keys for key, _ in block.chunks(self.layers[name])]
+        if not all(Path(self.root, key).exists() for key in keys):
+            return False
+        new = read_lines(self.ledger, self.begun)
+        return all(key in new and self.find(new[key]) for key in keys)
 
     def find(self, line: Line) -> Path | None:
         """The file that holds the very bytes of a ledger line."""
@@ -121,9 +136,13 @@ class Block:
             yield "/".join([layer.name, "c", *map(str, at)]), self.identities[layer.name][n]
 
 
-def write_block(folder: Folder, block: Block, names: tuple[Hashable, ...], *values: Any) -> None:
-    """Compute a block from what it shares with others (`names`, `values`) and store it."""
-    results = _compute(block, dict(zip(names, values)))
+def write_block(common: Common, block: Block, names: tuple[Hashable, ...], *values: Any) -> None:
+    """Compute a block from what it shares with all (`common`) or some others (`names`, `values`) and store it."""
+    shared = common.get()
+    folder: Folder = shared[FOLDER]
+    if common.files and folder.has(block):
+        return
+    results = _compute(block, shared | dict(zip(names, values)))
     layers = [folder.layers[name] for name in block.keys]
     counts = _counts(results, layers, len(block.dates or (0,)))
     chunks = []
@@ -286,27 +305,37 @@ def _counts(results: Mapping[str, Any], layers: Sequence[Layer], dates: int) -> 
 
 def graph_of(
     nodes: Mapping[Hashable, GraphNode], folder: Folder, blocks: Sequence[Block]
-) -> tuple[dict[Any, GraphNode], str]:
-    """The task graph that computes and stores the blocks, and its one final key.
+) -> tuple[dict[Any, GraphNode], str, str]:
+    """The task graph that computes and stores the blocks; the name of their keys, and its one final key.
 
-    A task that a single block needs goes into the block's own; the others stay as they are.
+    A task that a single block needs goes into the block's own; values that several need (the model, opened sources,
+    axes) into what all have in common; the tasks of several blocks stay as they are.
     """
     owner = _owners(nodes, blocks)
-    graph: dict[Any, GraphNode] = {key: nodes[key] for key, who in owner.items() if who < 0}
+    shared = {key: nodes[key] for key, who in owner.items() if who < 0}
+    values = {key: node.value for key, node in shared.items() if isinstance(node, DataNode)}
+    graph = {key: node for key, node in shared.items() if key not in values}
+    graph |= {need: nodes[need] for node in graph.values() for need in _needs(node) if need in values}
     run = uuid.uuid4().hex
-    place, final = f"folder-{run}", f"written-{run}"
+    place, write, final = f"common-{run}", f"write-{run}", f"written-{run}"
+    common = Common.of({**values, FOLDER: folder}, folder.own("common"))
+    graph[place] = DataNode(place, common)
     ends = []
     for number, block in enumerate(blocks):
         own = _in_order(nodes, owner, number, block)
         outside = {need for node in own for need in node.dependencies} | set(block.keys.values())
-        needs: tuple[Any, ...] = tuple(sorted(outside - {node.key for node in own}, key=str))
+        outside -= {node.key for node in own} | values.keys()
+        needs: tuple[Any, ...] = tuple(sorted(outside, key=str))
         whole = dataclasses.replace(block, nodes=own)
-        end = (f"write-{run}", number)
+        end = (write, number)
         graph[end] = Task(end, write_block, TaskRef(place), whole, needs, *(TaskRef(need) for need in needs))
         ends.append(end)
-    graph[place] = DataNode(place, folder)
     graph[final] = Task(final, _nothing, *(TaskRef(end) for end in ends))
-    return graph, final
+    return graph, write, final
+
+
+def _needs(node: Any) -> Collection[Hashable]:
+    return node.dependencies if isinstance(node, GraphNode) else ()  # else a result that lies on a cluster
 
 
 def _nothing(*_: Any) -> None:

@@ -1,6 +1,7 @@
 """Calls the rooms by name from a shell.
 
-Exit codes: 0 done, 2 wrong use, 3 bad input (what is wrong is printed), 130 or 143 stopped by a signal.
+Exit codes: 0 done, 1 found wanting (verify), 2 wrong use, 3 bad input (what is wrong is printed), 130 or 143 stopped by
+a signal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import xarray as xr
 
-DONE, WRONG_USE, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
+DONE, WANTING, WRONG_USE, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+SHOWN = 20  # faults of one store that are printed
 
 
 class _Terminated(KeyboardInterrupt):
@@ -139,6 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--units", type=_pairs, default={}, help="at your word, such as reference=%%,coarse='m3 m-3'")
     judge.add_argument("--title", help="of the page")
     judge.set_defaults(run=_judge)
+
+    verify = commands.add_parser(
+        "verify", help="check every byte of stored maps; exit code 1 where one is not as written"
+    )
+    verify.add_argument("paths", metavar="MAPS.zarr", nargs="+", help="stores that smgrid wrote")
+    verify.set_defaults(run=_verify)
     return parser
 
 
@@ -244,6 +252,23 @@ def _check_figure(path: Path) -> None:
         raise ValueError(f"--figure ends in .png, .pdf or .svg, not {path.suffix!r}: {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"--figure: there is no folder {path.parent} to draw {path.name} in")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from smgrid.integrity import verify
+
+    wanting = 0
+    for path in args.paths:
+        faults = verify(path)
+        for fault in faults[:SHOWN]:
+            print(f"{path}: {fault}")
+        if len(faults) > SHOWN:
+            print(f"{path}: and {len(faults) - SHOWN} more")
+        print(
+            f"{path}: {f'{len(faults)} files are not as they were written' if faults else 'every byte is as written'}"
+        )
+        wanting += bool(faults)
+    return WANTING if wanting else DONE
 
 
 def _predict(args: argparse.Namespace) -> None:

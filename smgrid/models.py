@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from smgrid import __version__
 from smgrid.arrays import fingerprint
 from smgrid.calibration import Calibration, calibrate
-from smgrid.columns import SOIL, check_decibels, days_of, is_table, names_of, sample_columns, target_column
+from smgrid.columns import SOIL, check_decibels, days_of, is_table, names_of, sample_columns, target_column, with_index
 from smgrid.features import PAPER, Predictor, contract, encode
 from smgrid.kernels import Kernel, kernel_of
 from smgrid.regressors import is_fitted, on_one_thread
@@ -101,6 +102,8 @@ class Model:
         """
         if isinstance(estimator, Model):
             return estimator
+        if isinstance(estimator, str | os.PathLike):
+            raise TypeError(f"a model is no path: smgrid.load_model({os.fspath(estimator)!r})")
         if not hasattr(estimator, "predict"):
             raise TypeError(f"a model has predict(rows); {type(estimator).__name__} has none")
         if not is_fitted(estimator):
@@ -218,7 +221,7 @@ class Model:
         samples : Dataset (dim sample) or DataFrame
             With the model's predictors; `day_of_year` follows from `time` where it is absent.
         """
-        columns = sample_columns(samples, self.predictors, None)
+        columns = sample_columns(with_index(samples), self.predictors, None)
         whole = np.all([p.accepts(c) for p, c in zip(self.predictors.values(), columns)], axis=0)
         out = np.full(whole.shape, np.nan, "f4")
         if whole.any():
@@ -295,7 +298,7 @@ def train(
     >>> model.predict(pd.DataFrame({"vv": [-7.5]})).round(3).tolist()
     [0.25]
     """
-    predictors = contract(features)
+    samples, predictors = with_index(samples), contract(features)
     if "soil_moisture" in predictors:
         raise ValueError("features name 'soil_moisture', which is what the model learns: leave it out")
     columns = sample_columns(samples, predictors, units)
@@ -379,6 +382,8 @@ def _check_target(soil: NDArray[np.float64]) -> None:
             f"to {known.max():g}, with the median {np.median(known):g}: expected are m3 m-3. For percent: "
             "units={'soil_moisture': '%'}, or samples['soil_moisture'].attrs['units'] = '%'"
         )
+    if known.size > 1 and np.ptp(known) == 0:
+        raise ValueError(f"all {known.size} targets of 'soil_moisture' are {known[0]:g}: there is nothing to learn")
 
 
 def _filled(p: Predictor, source: Any, seen: tuple[float, float]) -> Predictor:
