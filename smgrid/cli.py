@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     cube.add_argument("config", metavar="CONFIG.toml", help="grid, days and sources; see docs/getting-data.md")
     cube.add_argument("out", metavar="OUT.zarr", help="store to write; a stopped write goes on where it stopped")
     cube.add_argument("--fresh", action="store_true", help="start anew instead of going on with an unfinished store")
+    cube.add_argument(
+        "--packed", action="store_true", help="all predictors of a place in one chunk: faster to map from"
+    )
     cube.add_argument("--dry-run", action="store_true", help="open and check everything, write nothing")
     cube.set_defaults(run=_cube)
 
@@ -181,6 +184,7 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _cube(args: argparse.Namespace) -> None:
+    from smgrid.packing import pack_cube
     from smgrid.recipe import build
     from smgrid.store import write_zarr
 
@@ -191,7 +195,7 @@ def _cube(args: argparse.Namespace) -> None:
     if args.dry_run:
         print("dry run: nothing written")
         return
-    write_zarr(cube, args.out, resume=not args.fresh)
+    write_zarr(pack_cube(cube) if args.packed else cube, args.out, resume=not args.fresh)
     print(f"written: {args.out}")
 
 

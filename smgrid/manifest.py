@@ -132,7 +132,7 @@ def describe(maps: xr.Dataset, chunks: Mapping[str, int]) -> dict[str, Any]:
     layers = {}
     for variable, layer in maps.data_vars.items():
         if {"y", "x"} <= set(layer.dims):
-            told = {k: layer.attrs[k] for k in ("units", "flag_meanings") if k in layer.attrs}
+            told = {k: layer.attrs[k] for k in ("units", "flag_meanings", "predictors") if k in layer.attrs}
             told |= {k: float(layer.attrs[k]) for k in ("level",) if k in layer.attrs}
             if "flag_values" in layer.attrs:
                 told["flag_values"] = np.asarray(layer.attrs["flag_values"]).tolist()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,8 @@ from smgrid.arrays import fingerprint
 from smgrid.calibration import Calibration, calibrate
 from smgrid.columns import SOIL, check_decibels, days_of, is_table, names_of, sample_columns, target_column, with_index
 from smgrid.features import PAPER, Predictor, contract, encode
-from smgrid.regressors import is_fitted, on_one_thread, predict_rows
+from smgrid.kernels import Kernel, kernel_of
+from smgrid.regressors import is_fitted, on_one_thread
 from smgrid.resampling import station_of
 from smgrid.spread import is_forest, mean_and_spread
 from smgrid.units import canonical
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 log = logging.getLogger("smgrid")
+
+_ONE_AT_A_TIME = threading.Lock()
 
 MAKING = {"averaging": ("vv", "vh"), "spreading": ("smap", "air_temperature", "precipitation")}
 """Attributes that say how a predictor was made; a map must be made as the training rows were."""
@@ -164,34 +168,45 @@ class Model:
         return f"smgrid.Model-{self.digest}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_engine"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_engine", "kernel")}
 
     # ---- prediction
 
     @cached_property
+    def kernel(self) -> Kernel:
+        """The regressor made ready to predict, once a process; it is not pickled."""
+        with _ONE_AT_A_TIME:  # threads that ask at once wait for the first
+            made = self.__dict__.get("kernel")
+            return kernel_of(self.regressor, None if self.encoded else self.columns) if made is None else made
+
+    @cached_property
     def _engine(self) -> Any:
         return on_one_thread(self.regressor)
+
+    @property
+    def encoding(self) -> list[Predictor] | None:
+        """How values become inputs of the regressor; None where it takes them as they are."""
+        return list(self.predictors.values()) if self.encoded else None
 
     def predict_columns(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Predict rows given as one array (n,) a predictor, in canonical units; all values finite.
 
         Encode in float64, predict, round once to float32: a row's result never depends on its neighbours.
         """
-        return self.predict_inputs(self.inputs(columns))
-
-    def inputs(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-        """Rows (n, k) as the regressor takes them, of one array (n,) a predictor."""
         if self.encoded:
-            return encode(columns, list(self.predictors.values()))
-        return np.stack([np.asarray(c, "f8") for c in columns], axis=1)
+            return self.predict_tile(encode(columns, list(self.predictors.values())).T)
+        return self.predict_tile(np.stack([np.asarray(c, "f8") for c in columns]))
 
-    def predict_inputs(self, rows: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Predict rows that `inputs` made."""
-        return predict_rows(self._engine, rows, None if self.encoded else self.columns)
+    def predict_tile(self, tile: NDArray[Any]) -> NDArray[np.float32]:
+        """Predict cells from their inputs (inputs, n)."""
+        return self.kernel(np.ascontiguousarray(tile, self.kernel.dtype))
 
-    def predict_spread(self, rows: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Predict rows that `inputs` made, and the spread of a forest's trees with them."""
-        return mean_and_spread(self._engine, rows)
+    def predict_spread(self, tile: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Predict cells from their inputs (inputs, n), and the spread of a forest's trees with them."""
+        spread = getattr(self.kernel, "spread", None)
+        if spread is None:
+            return mean_and_spread(self._engine, tile.T)
+        return spread(np.ascontiguousarray(tile, self.kernel.dtype))
 
     @property
     def is_forest(self) -> bool:
