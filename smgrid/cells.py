@@ -189,9 +189,10 @@ class _Runs(Known):
 
     def __init__(self, status: NDArray[np.uint8], *given: Any):
         super().__init__(status, *given)
-        self.fast: Any = native()
-        self.runs = np.empty((self.fast.runs(status, None) + 1, 2), "i8")
-        self.fast.runs(status, self.runs)
+        fast: Any = native()
+        self.fast = fast
+        self.runs = np.empty((fast.runs(status, None) + 1, 2), "i8")
+        fast.runs(status, self.runs)
         self.count = int(self.runs[-1, 1])
         self.cyclic: list[tuple[int, Predictor]] = []  # rows that are worked out of what was gathered
         rows = list(self._rows()) if self.count else []
@@ -201,7 +202,8 @@ class _Runs(Known):
     def _rows(self) -> Iterator[tuple[NDArray[Any], Range]]:
         """The field behind each row of a tile, and its scale."""
         at = 0
-        for value, p in zip(self.values, self.predictors or [None] * len(self.values)):
+        given: Sequence[Predictor | None] = self.predictors or [None] * len(self.values)
+        for value, p in zip(self.values, given):
             if p is None or p.period is None:
                 yield value, _scale(p)
             elif value.size < self.count:  # cheaper before it is spread over the block
