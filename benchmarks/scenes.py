@@ -74,11 +74,8 @@ def _write(path, side, layout, codec, chunk, times):
     laid = da.tile(da.from_array(bands, chunks=(len(BANDS), chunk, chunk)), (1, times, times))
     note = {"source": "synthetic", "units": "1"}
     if layout == "packed":
-        told = {
-            "predictors": BANDS,
-            "predictor_attributes": dict.fromkeys(BANDS, note),
-            **note,
-        }  # as pack_cube lays them
+        # as pack_cube lays them
+        told = {"predictors": BANDS, "predictor_attributes": dict.fromkeys(BANDS, note), **note}
         cube = xr.Dataset({"static": (("static_predictor", "y", "x"), laid, told)}, coords=grid.coords())
     else:
         cube = xr.Dataset({b: (("y", "x"), laid[k], note) for k, b in enumerate(BANDS)}, coords=grid.coords())
