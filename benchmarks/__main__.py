@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def index(folder):
-    """(name, first line, how it is run, what it takes, pages that hold its figures) of each script, read without running any."""
+    """Of each script, without running it: name, first line, how to run it, what it takes, pages with its figures."""
     root = folder.parent
     pages = {page: page.read_text() for page in [root / "README.md", *sorted((root / "docs").glob("*.md"))]}
     for path in sorted(folder.glob("*.py")):

@@ -31,6 +31,7 @@ def test_each_says_how_to_run_it(path):
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
 def test_each_imports(path, monkeypatch):
     monkeypatch.setattr(os, "environ", os.environ.copy())  # some hold libraries at one thread, before they load them
+    monkeypatch.setattr(sys, "path", [*sys.path, str(FOLDER)])  # as where a script is run by its path
     spec = importlib.util.spec_from_file_location(f"benchmark_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
