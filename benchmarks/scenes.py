@@ -2,7 +2,7 @@
 
     python -m benchmarks.scenes FOLDER [--side 1000]
 
-Takes 10 s for 25 x 1000 x 1000 cells; publishes nothing.
+Takes a minute for 25 x 1000 x 1000 cells and six models; publishes nothing.
 
 A scene has 25 predictors (float32, 0..1) on a window of the 1-km EASE-Grid 2.0. They are smooth fields of 2 to 64 cells
 with a little noise; every fifth is constant over 9 x 9 cells, as SMAP is; 30 % of the cells are missing, in patches. A map
