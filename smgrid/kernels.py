@@ -6,6 +6,7 @@ its neighbours, on how many there are, or on threads. What no kernel covers is p
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,12 +15,17 @@ from numpy.typing import NDArray
 
 from smgrid.densekernels import dense_kernel
 from smgrid.regressors import on_one_thread, predict_rows
+from smgrid.spread import mean_and_spread
+from smgrid.treekernels import tree_kernel
+
+log = logging.getLogger("smgrid")
 
 
 class Kernel(Protocol):
     """A regressor made ready to predict; it holds arrays only and may be called from many threads at once."""
 
     dtype: str  # what it takes: "f4" where the regressor compares float32 values anyway, else "f8"
+    cells: int  # how many cells a call should have at least: below, what a call costs by itself shows
 
     def __call__(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         """Predict cells.
@@ -39,6 +45,7 @@ class Library:
     """The regressor's own `predict`, for all that no kernel covers."""
 
     dtype = "f8"
+    cells = 1 << 14
 
     def __init__(self, regressor: Any, columns: Sequence[str] | None) -> None:
         self.regressor, self.columns = on_one_thread(regressor), columns
@@ -46,6 +53,10 @@ class Library:
     def __call__(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         """Predict cells; see `Kernel`."""
         return predict_rows(self.regressor, tile.T, self.columns)
+
+    def spread(self, tile: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and standard deviation over the trees of a forest; see `smgrid.spread`."""
+        return mean_and_spread(self.regressor, tile.T)
 
 
 def kernel_of(regressor: Any, columns: Sequence[str] | None = None, *, encoded: bool = False) -> Kernel:
@@ -59,4 +70,22 @@ def kernel_of(regressor: Any, columns: Sequence[str] | None = None, *, encoded: 
     encoded : bool
         Whether inputs are encoded, that is of size one: float32 is enough for a perceptron then.
     """
-    return dense_kernel(regressor, encoded=encoded) or Library(regressor, columns)
+    dense = dense_kernel(regressor, encoded=encoded)
+    if dense is not None:
+        return dense
+    library = Library(regressor, columns)
+    kernel = tree_kernel(regressor)
+    return kernel if kernel is not None and _agree(kernel, library, kernel.trial) else library
+
+
+def _agree(kernel: Kernel, library: Library, trial: NDArray[Any]) -> bool:
+    """Whether a kernel gives its library's bits on a few cells: the version installed may compute otherwise."""
+    try:
+        expected = library(trial.astype("f8"))
+    except Exception:  # what the library refuses, it shall refuse itself when maps are made
+        return False
+    same = np.array_equal(kernel(trial).view("i4"), expected.view("i4"))
+    if not same:
+        name = type(library.regressor).__name__
+        log.warning("the kernel of %s does not give this version's own bits: the library predicts", name)
+    return same

@@ -18,6 +18,7 @@ static int best_form(void) {
 }
 
 static PyObject *form(PyObject *self, PyObject *args) {
+    (void)self;
     const char *name = NULL;
     if (!PyArg_ParseTuple(args, "|s", &name))
         return NULL;
