@@ -4,6 +4,8 @@
 
 Wall-clock seconds of the same eight chunks, one after the other and on two threads, as Dask hands them out; interleaved,
 medians of the ratios. The machine must be quiet. Cells and targets are synthetic.
+
+Takes 2 minutes on a quiet machine; publishes the table of docs/speed.md, "Threads".
 """
 
 import argparse
