@@ -1,6 +1,6 @@
 """Support vectors and perceptrons against scikit-learn: the table of docs/speed.md.
 
-    python benchmarks/dense_kernels.py [--repeats 5] [--small]
+    python -m benchmarks.dense_kernels [--repeats 5] [--small]
 
 One thread in CPU seconds, two threads (chunks of the cells shared out) in wall-clock seconds against scikit-learn on one;
 runs are interleaved, medians. What a kernel gives is first held against the library's float64. Cells and targets are

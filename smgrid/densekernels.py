@@ -17,10 +17,9 @@ from smgrid.regressors import class_of, one_thread, predict_rows
 
 CELLS = 256  # cells and support vectors of one product: half a megabyte, which stays in a core's own cache
 VECTORS = 256
-STRIP = (
-    320  # columns of a product of a perceptron: all that OpenBLAS takes at once in float32. On AVX2 it sums those on
-)
-GUARD = 8  # either side in another order: no cell stands there
+# Columns of a product of a perceptron: all that OpenBLAS takes at once in float32. On AVX2 it sums those on either side in
+# another order: no cell stands there.
+STRIP, GUARD = 320, 8
 LANES = STRIP - 2 * GUARD  # cells of a strip
 HELD = 2**18  # bytes of a layer in work: products of several strips a call, so that threads do not queue for Python
 EXACT = 1e-10  # how far support vectors may be from the library's sum
@@ -100,7 +99,6 @@ class _Tiled:
     """What both kernels share: they sum tile by tile, on one thread, and refuse sums that are no numbers."""
 
     dtype = "f8"
-    cells = 1 << 12
 
     def __call__(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         """Predict cells.

@@ -25,7 +25,6 @@ class Kernel(Protocol):
     """A regressor made ready to predict; it holds arrays only and may be called from many threads at once."""
 
     dtype: str  # what it takes: "f4" where the regressor compares float32 values anyway, else "f8"
-    cells: int  # how many cells a call should have at least: below, what a call costs by itself shows
 
     def __call__(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         """Predict cells.
@@ -45,7 +44,6 @@ class Library:
     """The regressor's own `predict`, for all that no kernel covers."""
 
     dtype = "f8"
-    cells = 1 << 14
 
     def __init__(self, regressor: Any, columns: Sequence[str] | None) -> None:
         self.regressor, self.columns = on_one_thread(regressor), columns
@@ -70,12 +68,10 @@ def kernel_of(regressor: Any, columns: Sequence[str] | None = None, *, encoded: 
     encoded : bool
         Whether inputs are encoded, that is of size one: float32 is enough for a perceptron then.
     """
-    dense = dense_kernel(regressor, encoded=encoded)
-    if dense is not None:
+    if (dense := dense_kernel(regressor, encoded=encoded)) is not None:
         return dense
-    library = Library(regressor, columns)
-    kernel = tree_kernel(regressor)
-    return kernel if kernel is not None and _agree(kernel, library, kernel.trial) else library
+    library, trees = Library(regressor, columns), tree_kernel(regressor)
+    return trees if trees is not None and _agree(trees, library, trees.trial) else library
 
 
 def _agree(kernel: Kernel, library: Library, trial: NDArray[Any]) -> bool:

@@ -23,9 +23,9 @@ from smgrid.calibration import Calibration, calibrate
 from smgrid.columns import SOIL, check_decibels, days_of, is_table, names_of, sample_columns, target_column, with_index
 from smgrid.features import PAPER, Predictor, contract, encode
 from smgrid.kernels import Kernel, kernel_of
-from smgrid.regressors import is_fitted, on_one_thread
+from smgrid.regressors import is_fitted
 from smgrid.resampling import station_of
-from smgrid.spread import is_forest, mean_and_spread
+from smgrid.spread import is_forest
 from smgrid.units import canonical
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Model:
         return f"smgrid.Model-{self.digest}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_engine", "kernel")}
+        return {k: v for k, v in self.__dict__.items() if k != "kernel"}
 
     # ---- prediction
 
@@ -177,11 +177,9 @@ class Model:
         """The regressor made ready to predict, once a process; it is not pickled."""
         with _ONE_AT_A_TIME:  # threads that ask at once wait for the first
             made = self.__dict__.get("kernel")
-            return made or kernel_of(self.regressor, None if self.encoded else self.columns, encoded=self.encoded)
-
-    @cached_property
-    def _engine(self) -> Any:
-        return on_one_thread(self.regressor)
+            if made is not None:
+                return made
+            return kernel_of(self.regressor, None if self.encoded else self.columns, encoded=self.encoded)
 
     @property
     def encoding(self) -> list[Predictor] | None:
@@ -203,10 +201,8 @@ class Model:
 
     def predict_spread(self, tile: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Predict cells from their inputs (inputs, n), and the spread of a forest's trees with them."""
-        spread = getattr(self.kernel, "spread", None)
-        if spread is None:
-            return mean_and_spread(self._engine, tile.T)
-        return spread(np.ascontiguousarray(tile, self.kernel.dtype))
+        forest: Any = self.kernel  # a kernel of trees, or the library
+        return forest.spread(np.ascontiguousarray(tile, forest.dtype))
 
     @property
     def is_forest(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import xarray as xr
 from dask._task_spec import convert_legacy_graph
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from smgrid.blocks import Block, spare
 from smgrid.contents import Contents
@@ -27,8 +27,8 @@ from smgrid.manifest import date_labels, made_together
 
 T = TypeVar("T")
 
-MOST = 10_000
-"""Blocks of a portion. Ten tasks a block would still be no more than schedulers take well; there are one to two."""
+MOST = 5_000
+"""Blocks of a portion: the planner holds two of them at a time, some 100 kB a block of 20 predictors."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def portions(layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, 
     maps : Dataset
         For the dates' names.
     """
-    graph = HighLevelGraph.merge(*(v.data.__dask_graph__() for v in layers.values()))
+    graph = _ready(HighLevelGraph.merge(*(v.data.__dask_graph__() for v in layers.values())))
     labels, files = date_labels(maps) or [], dict[str, str | None]()
     of = -(-count_blocks_of(layers) // MOST)
     streams = [_outlines(group, names, layers, places, labels) for group, names in _groups(layers).items()]
@@ -75,6 +75,15 @@ def portions(layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, 
         found = identities(nodes, wanted, Contents(files))
         known = [replace(b, identities={name: found[key] for name, key in b.keys.items()}) for b in blocks]
         yield Portion(known, nodes, number, of)
+
+
+def _ready(graph: HighLevelGraph) -> HighLevelGraph:
+    """The graph with sources as tasks; of any that are not, Dask would spell out all keys of all layers to cull."""
+    known: dict[str, Any] = {}
+    for name, layer in graph.layers.items():
+        if isinstance(layer, MaterializedLayer) and not graph.dependencies[name]:
+            known[name] = MaterializedLayer({**layer.mapping, **convert_legacy_graph(layer.mapping)})
+    return HighLevelGraph({**graph.layers, **known}, graph.dependencies)
 
 
 def planned_ahead(plans: Iterable[T]) -> Iterator[T]:

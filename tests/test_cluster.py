@@ -13,13 +13,16 @@ from collections import Counter
 from pathlib import Path
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
 from test_store import tree
 
 from smgrid import Grid, predict_map
+from smgrid.common import Common
 from smgrid.ledger import read_lines
+from smgrid.portions import planned_ahead, portions
 from smgrid.store import IncompleteStoreError, open_maps, write_zarr
 
 distributed = pytest.importorskip("distributed")
@@ -170,6 +173,103 @@ def test_a_block_that_kills_its_workers_is_named(tmp_path, cube, told, once, cli
         open_maps(path)
     write_zarr(predict_map(cube, told()), path, progress=False)
     assert chunks(path) == once
+
+
+class Counting:
+    """A stand-in for a stored array, which tells on a file which part is read."""
+
+    def __init__(self, values, told):
+        self.values, self.told, self.shape, self.dtype, self.ndim = values, str(told), values.shape, values.dtype, 2
+
+    def __dask_tokenize__(self):
+        return "counting", self.told
+
+    def __getitem__(self, index):
+        if (found := self.values[index]).size:  # Dask looks at nothing too
+            with open(self.told, "a") as file:
+                file.write(" ".join(f"{i.start}" for i in index) + "\n")
+        return found
+
+
+def counting(cube, told):
+    sand = da.from_array(Counting(cube.sand.values, told), chunks=10, asarray=True)
+    return cube.assign(sand=cube.sand.copy(data=sand))
+
+
+@pytest.mark.parametrize("most", [4, 6, 1000], ids=["a place", "a place and a half", "all"])
+def test_portions_change_no_byte_and_statics_are_read_once_a_place(tmp_path, cube, told, once, most, monkeypatch):
+    monkeypatch.setattr("smgrid.portions.MOST", most)
+    with dask.config.set(scheduler="threads", num_workers=2):
+        maps = predict_map(counting(cube, tmp_path / "reads"), told())
+        sizes, send = [], dask.base.compute
+        monkeypatch.setattr("dask.base.compute", lambda *a, **k: sizes.append(len(a[0].dask)) or send(*a, **k))
+        write_zarr(maps, tmp_path / "m.zarr", progress=False)
+    assert chunks(tmp_path / "m.zarr") == once
+    assert len(sizes) == -(-BLOCKS // most) and max(sizes) <= 2 * most + 10
+    reads = Counter((tmp_path / "reads").read_text().splitlines())
+    assert len(reads) == 16
+    if most != 6:  # else a place may lie in two portions
+        assert set(reads.values()) == {1}
+    assert max(reads.values()) <= 2
+
+
+def test_a_stopped_run_of_many_portions_goes_on(tmp_path, cube, told, monkeypatch):
+    monkeypatch.setattr("smgrid.portions.MOST", 9)
+    poison, path = float(cube.vv[2, 15, 25]), tmp_path / "m.zarr"
+    maps = predict_map(cube, told(poison=poison))
+    with monkeypatch.context() as patch, dask.config.set(scheduler="sync"):
+        patch.setattr("os.kill", lambda *_: 1 / 0)
+        with pytest.raises(RuntimeError, match=r"block \(2015-05-13, y 10..19, x 20..29\).*ZeroDivisionError"):
+            write_zarr(maps, path, progress=False)
+    done = len(read_lines(tmp_path / "m.zarr.partial/smgrid/ledger"))
+    model = told()
+    with dask.config.set(scheduler="sync"):
+        write_zarr(predict_map(cube, model), path, progress=False)
+        write_zarr(predict_map(cube, model), tmp_path / "again.zarr", progress=False)
+    assert 2 * 9 < done < 2 * BLOCKS
+    assert tree(path) == tree(tmp_path / "again.zarr")
+
+
+def test_a_portion_spells_out_no_more_than_its_blocks_need(cube, told, monkeypatch):
+    monkeypatch.setattr("smgrid.portions.MOST", 8)
+    maps = predict_map(cube, told())
+    layers = {name: maps[name].variable for name in maps.data_vars}
+    found = list(portions(layers, tuple(range(DAYS)), maps))
+    assert [portion.number for portion in found] == [1, 2, 3, 4, 5, 6, 7, 8] and found[0].of == 8
+    assert max(len(portion.nodes) for portion in found) <= 8 * 4 + 2 + 8  # vv, block, two layers; sand; sources, axes
+    assert sum(len(portion.blocks) for portion in found) == BLOCKS
+    places = [{(b.tile["y"], b.tile["x"]) for b in portion.blocks} for portion in found]
+    assert sum(map(len, places)) == 16
+    assert all(portion.blocks[n].dates == (n % DAYS,) for portion in found for n in range(8))
+
+
+def test_a_changed_file_that_all_share_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("smgrid.common.in_this_process", lambda: False)
+    common = Common.of({"large": np.zeros(200_000), "small": 1}, tmp_path)
+    assert sorted(common.get()) == ["large", "small"] and common.get()["large"] is common.get()["large"]
+    assert len(common.files) == 2
+    monkeypatch.setattr("smgrid.common._read", {})
+    for path, _ in common.files:
+        Path(path).write_bytes(b"other")
+    with pytest.raises(RuntimeError, match="is not what this run laid down there"):
+        common.get()
+    for path, _ in common.files:
+        Path(path).unlink()
+    with pytest.raises(RuntimeError, match=r"finds no .* on a file system that all workers share"):
+        common.get()
+
+
+def test_what_fails_while_planning_ahead_is_raised_where_it_is_wanted():
+    def plans():
+        yield 1
+        yield 2
+        raise ValueError("no third")
+
+    ahead = planned_ahead(plans())
+    assert [next(ahead), next(ahead)] == [1, 2]
+    with pytest.raises(ValueError, match="no third"):
+        next(ahead)
+    assert list(planned_ahead([])) == []
 
 
 SERVER = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--port", "0", "--scheduler-file"]

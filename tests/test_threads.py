@@ -45,7 +45,9 @@ def cube():
 
 def probe(regressor=None):
     regressor = Probe() if regressor is None else regressor
-    return Model.from_estimator(regressor.fit(-20 * np.linspace(0, 1, 50)[:, None], np.zeros(50)), features=["vv"])
+    return Model.from_estimator(
+        regressor.fit(-20 * np.random.default_rng(0).random((50, 1)), np.zeros(50)), features=["vv"]
+    )
 
 
 def seen():
@@ -76,7 +78,7 @@ REGRESSORS = [RandomForestRegressor(4, n_jobs=4), XGBRegressor(n_estimators=4, n
 def test_no_thread_is_started_by_a_regressor(regressor, monkeypatch):
     """However many jobs the regressor was made for; by itself it does start some."""
     model, chunked = probe(regressor), cube().chunk(y=4, x=4)
-    rows = np.linspace(0, 1, 5000)[:, None]
+    rows = np.random.default_rng(0).random((5000, 1))
     assert started(lambda: regressor.predict(rows), monkeypatch) > 0
     with dask.config.set(scheduler="synchronous"):
         assert started(lambda: predict_map(chunked, model).compute(), monkeypatch) == 0
