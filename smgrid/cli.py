@@ -136,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--units", type=_pairs, default={}, help="at your word, such as reference=%%,coarse='m3 m-3'")
     judge.add_argument("--title", help="of the page")
     judge.set_defaults(run=_judge)
+
+    doctor = commands.add_parser("doctor", help="say what smgrid runs on: versions, compiled kernels, cores, memory")
+    doctor.set_defaults(run=_doctor)
     return parser
 
 
@@ -286,6 +289,12 @@ def _judge(args: argparse.Namespace) -> None:
     for saying in sayings(verdict):
         print(f"{saying.about}\n" + "\n".join(f"  {line}" for line in saying.lines))
     print(f"written: {out}")
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    from smgrid.doctor import doctor
+
+    print(doctor())
 
 
 def _named(paths: list[str]) -> dict[str, str]:
