@@ -7,6 +7,7 @@ share takes a mean of both, so the step is split over two lines and the border i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -56,6 +57,7 @@ class Source(NamedTuple):
     x: Borders
     y: Borders
     coarse: xr.DataArray | None  # on its own cells; None where the field came spread over the grid's
+    onto: Callable[[Any, Grid], Any]  # spreads `coarse` over any window
 
 
 def regular(grid: Grid, coarse_km: float) -> tuple[Borders, Borders]:
@@ -109,16 +111,17 @@ def source_of(field: xr.DataArray, grid: Grid, name: str, how: str) -> Source:
         raise ValueError(f"{name!r} is spread smoothly, so it has no borders: give the coarse field itself")
     down, along = locate(field, grid)
     own_cells = max(down.width, along.width) >= 1.5
+    onto = to_grid if how == "mean" else spreads.blocks
     if not own_cells:
         spread, (x, y) = _spread_already(field, grid, name)
     else:
         side = _mixed if how == "mean" else _centred
         x, y = side(along), side(down)
         lazy = field.chunk()  # so that no more of a large grid is spread at once than is looked at
-        spread = as_field(to_grid(lazy, grid) if how == "mean" else spreads.blocks(lazy, grid))
+        spread = as_field(onto(lazy, grid))
     if not x.line.size + y.line.size:
         raise ValueError(f"no two cells of {name!r} meet within the grid: {grid} holds no border to look at")
-    return Source(name, spread.transpose(..., "y", "x"), x, y, field if own_cells else None)
+    return Source(name, spread.transpose(..., "y", "x"), x, y, field if own_cells else None, onto)
 
 
 def smoothly(source: Source, grid: Grid) -> Source | None:
@@ -130,7 +133,7 @@ def smoothly(source: Source, grid: Grid) -> Source | None:
         spread = as_field(spreads.smooth(field.chunk(), grid))
     except ValueError:  # towards the poles cells of a tenth of a degree are too narrow to be spread
         return None
-    return source._replace(spread=spread.transpose(..., "y", "x"))
+    return source._replace(spread=spread.transpose(..., "y", "x"), coarse=field, onto=spreads.smooth)
 
 
 def _gathered(source: Source, grid: Grid) -> xr.DataArray | None:

@@ -27,8 +27,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from smgrid.borders import Borders, Source, smoothly, sources_of
+from smgrid.grid import Grid
 from smgrid.jumps import DEPTH, OFFSETS, jumps_at
-from smgrid.steps import fold_lines, open_field, slabs
+from smgrid.overlap import locate
+from smgrid.shapes import as_field
+from smgrid.steps import Made, fold_lines, open_field, slabs
 
 PLACEBOS = (-4, -3, 3, 4)  # lines beside a border whose eight cells hold little or nothing of its step
 WRONG_PLACE = 0.001  # p-value below which a slope beside the borders, larger than that at them, is reported
@@ -109,7 +112,7 @@ def imprint(
     values, grid = open_field(field)
     sources = sources_of(coarse, grid, how)
     beside = [smooth for source in sources if (smooth := smoothly(source, grid)) is not None]
-    spread = [match_source(source, values) for source in [*sources, *beside]]
+    spread = [lay_source(source, values, grid) for source in [*sources, *beside]]
     lined = (_Lines.of([s.x for s in sources]), _Lines.of([s.y for s in sources]))
     k = len(sources)
     folds = [partial(_fold, lines=lines) for lines in lined]
@@ -124,25 +127,52 @@ def imprint(
 
 def match_source(source: Source, values: xr.DataArray) -> Any:
     """A spread source as an array with the dims, the days and the chunks of the map."""
-    spread = source.spread
-    for dim in [dim for dim in spread.dims if dim not in ("y", "x")]:
+    bare = _matched(source.name, source.spread, values, ("y", "x"))
+    if isinstance(values.data, da.Array):
+        return bare.chunk(dict(zip(values.dims, values.data.chunks))).data
+    return bare.values
+
+
+def lay_source(source: Source, values: xr.DataArray, grid: Grid) -> Any:
+    """The same, made where it is looked at if the coarse cells are known: a large map's worth of it is never held."""
+    if source.coarse is None:
+        return match_source(source, values)
+    down, along = locate(source.coarse, grid)
+    cells = source.coarse.transpose(..., down.dim, along.dim)
+    lead = _matched(source.name, cells, values, (down.dim, along.dim)).data
+    lead = lead if isinstance(lead, da.Array) else da.from_array(lead, chunks=-1)
+    lead = lead.rechunk((*(values.chunks or [(n,) for n in values.shape])[:-2], -1, -1))
+    whole = cells.isel(dict.fromkeys(cells.dims[:-2], 0), drop=True)
+    return Made(lead, partial(_spread_window, like=whole, grid=grid, onto=source.onto))
+
+
+def _spread_window(
+    cells: NDArray[Any], rows: slice, cols: slice, like: xr.DataArray, grid: Grid, onto: Any
+) -> NDArray[Any]:
+    """A stack (..., y, x) of coarse fields on a window of the map."""
+    window = Grid(grid.km, grid.row + rows.start, grid.col + cols.start, rows.stop - rows.start, cols.stop - cols.start)
+    lead = [f"lead_{k}" for k in range(cells.ndim - 2)]
+    field = xr.DataArray(cells, like.coords, (*lead, *like.dims), like.name, like.attrs)
+    return np.asarray(as_field(onto(field, window)).transpose(*lead, "y", "x").values)
+
+
+def _matched(name: str, spread: xr.DataArray, values: xr.DataArray, last: tuple[Any, Any]) -> xr.DataArray:
+    """A field whose dims but the last two are those of the map."""
+    for dim in [dim for dim in spread.dims if dim not in last]:
         if dim not in values.coords and dim not in values.dims:
-            raise ValueError(f"{source.name!r} has a dim {dim!r}, the map has none: choose one, obj.sel({dim}=...)")
+            raise ValueError(f"{name!r} has a dim {dim!r}, the map has none: choose one, obj.sel({dim}=...)")
         if dim in values.coords and dim in spread.coords:
             wanted = values[dim].values
             lacking = ~np.isin(wanted, spread[dim].values)
             if lacking.any():
                 first = np.atleast_1d(wanted)[np.atleast_1d(lacking)][0]
-                raise ValueError(f"{source.name!r} lacks {int(lacking.sum())} of the map's {dim}, {first} first")
+                raise ValueError(f"{name!r} lacks {int(lacking.sum())} of the map's {dim}, {first} first")
             spread = spread.sel({dim: wanted})
         elif spread.sizes[dim] != values.sizes.get(dim):
-            raise ValueError(f"{source.name!r} has {spread.sizes[dim]} of {dim!r}, the map {values.sizes.get(dim)}")
-    bare = spread.drop_vars(list(spread.coords)).transpose(..., "y", "x")
+            raise ValueError(f"{name!r} has {spread.sizes[dim]} of {dim!r}, the map {values.sizes.get(dim)}")
+    bare = spread.drop_vars(list(spread.coords)).transpose(..., *last)
     lead = [d for d in values.dims[:-2] if d not in bare.dims]
-    bare = bare.expand_dims({d: values.sizes[d] for d in lead}).transpose(*values.dims)
-    if isinstance(values.data, da.Array):
-        return bare.chunk(dict(zip(values.dims, values.data.chunks))).data
-    return bare.values
+    return bare.expand_dims({d: values.sizes[d] for d in lead}).transpose(*values.dims[:-2], *last)
 
 
 # ---- sums over border lines

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from smgrid.densekernels import dense_kernel
 from smgrid.regressors import on_one_thread, predict_rows
 from smgrid.spread import mean_and_spread
 from smgrid.treekernels import tree_kernel
@@ -24,7 +25,6 @@ class Kernel(Protocol):
     """A regressor made ready to predict; it holds arrays only and may be called from many threads at once."""
 
     dtype: str  # what it takes: "f4" where the regressor compares float32 values anyway, else "f8"
-    cells: int  # how many cells a call should have at least: below, what a call costs by itself shows
 
     def __call__(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         """Predict cells.
@@ -44,7 +44,6 @@ class Library:
     """The regressor's own `predict`, for all that no kernel covers."""
 
     dtype = "f8"
-    cells = 1 << 14
 
     def __init__(self, regressor: Any, columns: Sequence[str] | None) -> None:
         self.regressor, self.columns = on_one_thread(regressor), columns
@@ -58,7 +57,7 @@ class Library:
         return mean_and_spread(self.regressor, tile.T)
 
 
-def kernel_of(regressor: Any, columns: Sequence[str] | None = None) -> Kernel:
+def kernel_of(regressor: Any, columns: Sequence[str] | None = None, *, encoded: bool = False) -> Kernel:
     """The fastest kernel that gives the regressor's own predictions.
 
     Parameters
@@ -66,10 +65,13 @@ def kernel_of(regressor: Any, columns: Sequence[str] | None = None) -> Kernel:
     regressor : fitted estimator
     columns : sequence of str, optional
         The names it was fitted with, where its library wants names.
+    encoded : bool
+        Whether inputs are encoded, that is of size one: float32 is enough for a perceptron then.
     """
-    library = Library(regressor, columns)
-    kernel = tree_kernel(regressor)
-    return kernel if kernel is not None and _agree(kernel, library, kernel.trial) else library
+    if (dense := dense_kernel(regressor, encoded=encoded)) is not None:
+        return dense
+    library, trees = Library(regressor, columns), tree_kernel(regressor)
+    return trees if trees is not None and _agree(trees, library, trees.trial) else library
 
 
 def _agree(kernel: Kernel, library: Library, trial: NDArray[Any]) -> bool:

@@ -48,8 +48,8 @@ def decomposition(cards: Any) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    named = _named(cards, "mse_bias")
-    bars = [(day, name, one) for day in _days(named) for name, card in named.items() for one in _on(card, day)]
+    named = named_cards(cards, "mse_bias")
+    bars = [(day, name, one) for day in days_of(named) for name, card in named.items() for one in on_day(card, day)]
     figure = Figure(figsize=(6.6, 1.2 + 0.24 * len(bars)), layout="constrained")
     ax = figure.subplots()
     first = [k for k, (day, *_) in enumerate(bars) if k == 0 or bars[k - 1][0] != day]
@@ -63,9 +63,9 @@ def decomposition(cards: Any) -> Figure:
         left += size
     ax.set_yticks(place, [f"{day}  {plain(name)}".strip() for day, name, _ in bars], fontsize=SMALL)
     ax.invert_yaxis()
-    _axes(ax, words("mean square error", _units(named, "mse")), "")
+    _axes(ax, words("mean square error", units_of(named, "mse")), "")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=SMALL)
-    _say_synthetic(figure, named, "What the error is made of")
+    say_synthetic(figure, named, "What the error is made of")
     return literal(figure)
 
 
@@ -95,15 +95,15 @@ def fss(cards: Any, *, event: str = "frequency") -> Figure:
     >>> fss({"truth": patterns.fss(scene.truth, scene.airborne)})
     <Figure size ... with 4 Axes>
     """
-    named = _named(cards, "fss")
-    days = _days(named)
+    named = named_cards(cards, "fss")
+    days = days_of(named)
     figure, axes = _panels(days, 1, sharey=True)
     for ax, day in zip(axes[0], days):
         for k, (name, card) in enumerate(named.items()):
-            for one in _on(card, day):
+            for one in on_day(card, day):
                 chosen = one.sel(event=event)
                 at = chosen["window"].values
-                ax.plot(at, chosen["fss"], label=plain(name), **_style(k))
+                ax.plot(at, chosen["fss"], label=plain(name), **line_style(k))
                 if name == [*named][-1]:
                     ax.plot(at, chosen["fss_random"], color="0.6", linewidth=3, zorder=0, label="strewn at random")
         ax.set_xscale("log", base=3)
@@ -114,7 +114,7 @@ def fss(cards: Any, *, event: str = "frequency") -> Figure:
         _axes(ax, "side of the window, cells", "")
     axes[0, 0].set_ylabel("fractions skill score", fontsize=MEDIUM)
     _legend(figure, axes[0, 0])
-    _say_synthetic(figure, named, "Where the wet cells are")
+    say_synthetic(figure, named, "Where the wet cells are")
     return literal(figure)
 
 
@@ -143,13 +143,13 @@ def spectra(cards: Any) -> Figure:
     >>> spectra({"truth": patterns.coherence(scene.truth, scene.airborne)})
     <Figure size ... with 8 Axes>
     """
-    named = _named(cards, "coherence")
-    days = _days(named)
+    named = named_cards(cards, "coherence")
+    days = days_of(named)
     figure, axes = _panels(days, 2, sharex=True, sharey="row")
     for (upper, lower), day in zip(axes.T, days):
         for k, (name, card) in enumerate(named.items()):
-            for one in _on(card, day):
-                at, style = one["wavelength"].values, _style(k) | {"marker": "", "linewidth": 1.3}
+            for one in on_day(card, day):
+                at, style = one["wavelength"].values, line_style(k) | {"marker": "", "linewidth": 1.3}
                 if k == 0:
                     upper.plot(at, one["power_reference"], color="black", linewidth=2, label="reference")
                     lower.fill_between(at, 0, one["coherence_chance"], color="0.85", linewidth=0, label="chance, 95 %")
@@ -157,7 +157,7 @@ def spectra(cards: Any) -> Figure:
                 lower.plot(at, one["coherence"], label=plain(name), **style)
         upper.set(xscale="log", yscale="log")
         upper.yaxis.set_major_formatter("{x:g}")
-        if not any(np.isfinite(one["coherence"]).any() for card in named.values() for one in _on(card, day)):
+        if not any(np.isfinite(one["coherence"]).any() for card in named.values() for one in on_day(card, day)):
             lower.text(0.5, 0.5, "too many cells are missing", transform=lower.transAxes, ha="center", fontsize=SMALL)
         upper.set_title(day, fontsize=MEDIUM)
         lower.set_ylim(0, 1.02)
@@ -167,17 +167,18 @@ def spectra(cards: Any) -> Figure:
         lower.set_xticks([], minor=True)
         _axes(upper, "", "")
         _axes(lower, "wavelength, km", "")
-    axes[0, 0].set_ylabel(words("power", _units(named, "power_reference")), fontsize=MEDIUM)
+    axes[0, 0].set_ylabel(words("power", units_of(named, "power_reference")), fontsize=MEDIUM)
     axes[1, 0].set_ylabel("squared coherence", fontsize=MEDIUM)
     _legend(figure, axes[0, 0], axes[1, 0])
-    _say_synthetic(figure, named, "Structure and agreement by scale")
+    say_synthetic(figure, named, "Structure and agreement by scale")
     return literal(figure)
 
 
 # ---- what is drawn, and how
 
 
-def _named(cards: Any, needed: str) -> dict[str, xr.Dataset]:
+def named_cards(cards: Any, needed: str) -> dict[str, xr.Dataset]:
+    """Results by name; one alone has the name ""."""
     named = {"": cards} if isinstance(cards, xr.Dataset) else dict(cards) if isinstance(cards, Mapping) else {}
     if not named:
         raise ValueError(
@@ -189,13 +190,14 @@ def _named(cards: Any, needed: str) -> dict[str, xr.Dataset]:
     return {str(name): card for name, card in named.items()}
 
 
-def _days(named: Mapping[str, xr.Dataset]) -> list[str]:
+def days_of(named: Mapping[str, xr.Dataset]) -> list[str]:
     """Up to MOST days, evenly chosen, that any card has; "" where nothing is dated."""
     days = sorted({str(day)[:10] for card in named.values() for day in np.atleast_1d(card.coords.get("time", ""))})
     return [days[k] for k in np.unique(np.linspace(0, len(days) - 1, min(len(days), MOST)).round().astype(int))]
 
 
-def _on(card: xr.Dataset, day: str) -> Iterator[xr.Dataset]:
+def on_day(card: xr.Dataset, day: str) -> Iterator[xr.Dataset]:
+    """What a card says of a day."""
     if "time" not in card.dims:
         yield card
         return
@@ -210,7 +212,8 @@ def _panels(days: list[str], rows: int, **share: Any) -> tuple[Figure, Any]:
     return figure, figure.subplots(rows, len(days), squeeze=False, **share)
 
 
-def _style(k: int) -> dict[str, Any]:
+def line_style(k: int) -> dict[str, Any]:
+    """Colour, marker and line of the k-th map."""
     lines = ("-", "--", "-.", ":")
     return {
         "color": HUES[k % 6],
@@ -242,10 +245,12 @@ def _legend(figure: Figure, *axes: Axes) -> None:
         )
 
 
-def _say_synthetic(figure: Figure, named: Mapping[str, xr.Dataset], title: str) -> None:
+def say_synthetic(figure: Figure, named: Mapping[str, xr.Dataset], title: str) -> None:
+    """Head a figure of invented fields."""
     if is_synthetic(*named.values()):
         figure.suptitle(f"{title} (synthetic)", fontsize=MEDIUM + 1)
 
 
-def _units(named: Mapping[str, xr.Dataset], variable: str) -> str | None:
+def units_of(named: Mapping[str, xr.Dataset], variable: str) -> str | None:
+    """Units of a measure, by the first card that says them."""
     return next((str(c[variable].attrs["units"]) for c in named.values() if "units" in c[variable].attrs), None)

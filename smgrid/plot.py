@@ -1,7 +1,7 @@
 """Draws one figure per function; computes nothing that others could.
 
-`maps` is here; `seams` draws what `smgrid.seams.detect` finds, `decomposition`, `fss` and `spectra` what
-`smgrid.patterns` finds; `scenarios`, `learning` and `t_tests` what `smgrid.scenarios` finds; `scatter` and `stations`
+`maps` is here; `seams` draws what `smgrid.seams.detect` finds, `decomposition`, `taylor`, `fss` and `spectra`
+what `smgrid.patterns` finds; `scenarios`, `learning` and `t_tests` what `smgrid.scenarios` finds; `scatter` and `stations`
 points.
 
 Figures are made without pyplot: they need no display, belong to the caller alone, and are never shown by themselves;
@@ -26,6 +26,7 @@ from smgrid.pointfigures import scatter, stations
 from smgrid.scenariofigures import learning, scenarios, t_tests
 from smgrid.seamfigures import LEVEL, SEAM, draw_segments, said, seams
 from smgrid.shapes import as_field
+from smgrid.taylordiagram import taylor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +44,7 @@ __all__ = [
     "spectra",
     "stations",
     "t_tests",
+    "taylor",
 ]
 
 WET = "YlGnBu"  # pale is dry, deep blue is wet; lightness falls all the way, so it reads without colour too

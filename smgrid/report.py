@@ -24,7 +24,7 @@ import xarray as xr
 from smgrid import plot
 from smgrid.sayings import sayings
 from smgrid.seamfigures import segments
-from smgrid.tables import all_tables, provenance, score_table
+from smgrid.tables import all_tables, pair_table, provenance, score_table
 from smgrid.verdict import Verdict, judge
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ def page(verdict: Verdict, title: str | None = None) -> str:
         sayings=sayings(verdict),
         notes=verdict.notes,
         score_table=score_table(verdict),
+        pair_table=pair_table(verdict),
         tables=all_tables(verdict),
         figures=list(_figures(verdict)),
         provenance=list(provenance(verdict)),
@@ -270,6 +271,11 @@ def _figures(verdict: Verdict) -> Iterator[_Picture]:
     )
     yield _picture(
         plot.decomposition(cards), f"Mean square error: bias, spread and pattern, which add up to the whole.{tail}"
+    )
+    yield _picture(
+        plot.taylor(cards),
+        "Spread (distance from the origin), correlation (angle) and error without the bias (distance from the star, which "
+        f"is the reference), over the reference's standard deviation.{tail}",
     )
     yield _picture(
         plot.fss(cards),

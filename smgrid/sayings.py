@@ -42,6 +42,7 @@ def sayings(verdict: Verdict) -> list[Saying]:
     """
     topics: list[tuple[str, Callable[[Verdict], Iterable[str]]]] = [
         ("Accuracy", _accuracy),
+        ("Map against map", _better),
         ("Edges of coarse cells", _edges),
         ("What is copied", _copied),
         ("Pattern", _pattern),
@@ -93,6 +94,29 @@ def _bias(card: xr.Dataset, mean: float) -> str:
         f"mean difference {signed(mean)} {UNIT}{_spread(card, 'bias')}; {sure} of {n} days, "
         "by 95 % intervals that leave out 0."
     )
+
+
+def _better(verdict: Verdict) -> Iterable[str]:
+    """Which of two maps is nearer the reference, by intervals of the paired difference."""
+    for (first, second), found in verdict.differences.items():
+        parts = []
+        for measure, label, unit, digits in (("rmse", "RMSE", f" {UNIT}", 3), ("pearson_r", "R", "", 2)):
+            interval = found[f"{measure}_difference_interval"].values.reshape(-1, 2)
+            interval = interval[np.isfinite(interval).all(axis=1)]
+            lower, higher, n = int((interval[:, 1] < 0).sum()), int((interval[:, 0] > 0).sum()), len(interval)
+            if n == 1:
+                low, high = (number(edge, digits) for edge in interval[0])
+                verb = (
+                    "is lower than" if lower else "is higher than" if higher else "is not beyond chance different from"
+                )
+                difference = signed(float(_values(found, f"{measure}_difference")[0]), digits)
+                parts.append(f"{label} {verb} that of {second} ({difference}{unit}, 95 % interval {low} to {high})")
+            elif n:
+                parts.append(f"{label} lower on {lower} and higher on {higher} of {n} days")
+        if parts and n > 1:
+            yield f"{first} against {second}: {'; '.join(parts)}, by 95 % intervals of the difference that leave out 0."
+        elif parts:
+            yield f"{first}: {'; '.join(parts)}."
 
 
 def _edges(verdict: Verdict) -> Iterable[str]:

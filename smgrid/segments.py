@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from smgrid.borders import Borders, Source, regular, source_of
 from smgrid.grid import Grid
-from smgrid.imprints import match_source
+from smgrid.imprints import lay_source
 from smgrid.jumps import DEPTH, OFFSETS, REACH, jumps
 from smgrid.steps import open_field, turned, with_halo
 
@@ -97,7 +97,7 @@ def edges(
     values, grid = open_field(field)
     source = None if coarse is None else source_of(coarse, grid, str(coarse.name or "coarse"), how)
     borders = regular(grid, coarse_km) if source is None else (source.x, source.y)
-    arrays = [values.data] if source is None else [values.data, match_source(source, values)]
+    arrays = [values.data] if source is None else [values.data, lay_source(source, values, grid)]
     tables = _tables(arrays, *borders)
     found = [_measure(table, len(arrays) > 1) for table in da.compute(*tables)]
     place = _places(grid, *borders)
@@ -203,7 +203,7 @@ def _fold(
     starts: list[NDArray[np.int64]],
     block_id: tuple[int, ...],
 ) -> NDArray[np.float64]:
-    blocks = tuple(block[..., DEPTH:-DEPTH, :].astype("f8") for block in blocks)
+    blocks = tuple(np.asarray(block)[..., DEPTH:-DEPTH, :].astype("f8") for block in blocks)
     first, stop = (starts[1][block_id[-1] + k] for k in (0, 1))
     top, bottom = (starts[0][block_id[-2] + k] for k in (0, 1))
     here = (across.line >= first) & (across.line < stop)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -139,7 +140,7 @@ def fold_lines(
 
     Parameters
     ----------
-    arrays : numpy or Dask arrays of one shape and chunking
+    arrays : numpy or Dask arrays of one shape and chunking, or `Made`; the first is an array
     folds : two functions, for steps along x and along y
         Each gets (blocks of the arrays (..., rows, depth + cells + depth), first cell of the block) with NaN beyond the
         rim, and gives (..., size, cells), which add up over the rows.
@@ -167,6 +168,60 @@ def fold_lines(
     return x, y
 
 
+class Window:
+    """A block that is made when it is read: until its turn comes it weighs nothing."""
+
+    def __init__(self, make: Callable[[], NDArray[np.float64]]) -> None:
+        self.make = make
+
+    def swapaxes(self, a: int, b: int) -> Window:
+        """The same with two axes swapped."""
+        return Window(lambda: self.make().swapaxes(a, b))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """What it is read as."""
+        return np.asarray(self.make(), dtype)
+
+
+class Made(NamedTuple):
+    """A field that is made where it is looked at: `make(cells, rows, columns)` gives a window of it, (..., y, x)."""
+
+    cells: da.Array  # (..., coarse y, coarse x), chunked along its leading dims only
+    make: Callable[[NDArray[Any], slice, slice], NDArray[Any]]
+
+    def with_halo(self, chunks: tuple[tuple[int, ...], ...], depth: int) -> da.Array:
+        """A `Window` for every block, with so many cells of its neighbours all round, NaN beyond the rim."""
+        ends = [[(b - n - depth, b + depth) for n, b in zip(sizes, np.cumsum(sizes).tolist())] for sizes in chunks]
+        lead, many = self.cells.ndim - 2, [len(sizes) for sizes in chunks]
+        which = da.from_array(np.arange(many[0] * many[1]).reshape((*(1,) * lead, *many)), chunks=1)
+        axes = tuple(range(self.cells.ndim))
+        return da.blockwise(
+            self._block,
+            axes,
+            which,
+            axes,
+            self.cells,
+            axes,
+            ends=ends,
+            depth=depth,
+            adjust_chunks={lead + k: tuple(n + 2 * depth for n in sizes) for k, sizes in enumerate(chunks)},
+            align_arrays=False,
+            meta=np.empty((0,) * self.cells.ndim),
+        )
+
+    def _block(self, which: Any, cells: Any, ends: list[list[tuple[int, int]]], depth: int) -> Window:
+        return Window(partial(self._values, which, cells, ends, depth))
+
+    def _values(self, which: Any, cells: Any, ends: list[list[tuple[int, int]]], depth: int) -> NDArray[np.float64]:
+        at = divmod(int(which.ravel()[0]), len(ends[1]))
+        here = [one[k] for one, k in zip(ends, at)]
+        inside = [slice(max(start, 0), min(stop, one[-1][1] - depth)) for (start, stop), one in zip(here, ends)]
+        out = np.full((*cells.shape[:-2], *(stop - start for start, stop in here)), np.nan)
+        rows, cols = (slice(i.start - start, i.stop - start) for i, (start, _) in zip(inside, here))
+        out[..., rows, cols] = self.make(cells, *inside)
+        return out
+
+
 def with_halo(
     arrays: Sequence[Any], depth: int, cuts: tuple[tuple[int, ...], ...] | None = None
 ) -> tuple[list[da.Array], tuple[tuple[int, ...], ...]]:
@@ -175,13 +230,15 @@ def with_halo(
     One halo serves both directions, so that a block is done with once it and its neighbours are there. Also gives the
     chunks along y and x without it: `cuts`, or those that the arrays have, made larger where they are thinner than it.
     """
-    lazy = [a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays]
+    lazy = [a if isinstance(a, da.Array) else da.from_array(a, chunks=-1) for a in arrays if not isinstance(a, Made)]
     lazy = [a if a.dtype.kind == "f" else a.astype("f8") for a in lazy]  # NaN must have room
     if cuts is not None:
         lazy = [a.rechunk((*a.chunks[:-2], *cuts)) for a in lazy]
     sides = (lazy[0].ndim - 2, lazy[0].ndim - 1)
     padded = [da.overlap.overlap(a, dict.fromkeys(sides, depth), dict.fromkeys(sides, np.nan)) for a in lazy]
-    return padded, tuple(tuple(n - 2 * depth for n in sizes) for sizes in padded[0].chunks[-2:])
+    chunks = tuple(tuple(n - 2 * depth for n in sizes) for sizes in padded[0].chunks[-2:])
+    given = iter(padded)
+    return [a.with_halo(chunks, depth) if isinstance(a, Made) else next(given) for a in arrays], chunks
 
 
 def turned(arrays: Sequence[da.Array]) -> tuple[list[da.Array], list[da.Array]]:
@@ -192,5 +249,5 @@ def turned(arrays: Sequence[da.Array]) -> tuple[list[da.Array], list[da.Array]]:
 def _fold_block(
     *blocks: Any, fold: Fold, first: NDArray[np.intp], depth: int, block_id: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    rows = [block[..., depth:-depth, :].astype("f8") for block in blocks]
+    rows = [np.asarray(block)[..., depth:-depth, :].astype("f8") for block in blocks]
     return fold(rows, int(first[block_id[-1]]))[..., None, :]

@@ -77,6 +77,43 @@ def score_table(verdict: Verdict) -> Table:
     return Table("Scores of each map against the reference, and its seams", heads, rows, 2, note)
 
 
+PAIRED = (  # measure, heading, digits
+    ("rmse", "RMSE", 3),
+    ("ubrmse", "ubRMSE", 3),
+    ("pearson_r", "R", 2),
+    ("r_between", "R between", 2),
+    ("r_within", "R within", 2),
+    ("spaef", "SPAEF", 2),
+    ("ssim", "SSIM", 2),
+)
+
+
+def pair_table(verdict: Verdict) -> Table:
+    """Which of two maps is better, a row per day and pair; without rows where there is one map only."""
+    some = next(iter(verdict.differences.values()), xr.Dataset())
+    shown = [entry for entry in PAIRED if f"{entry[0]}_difference" in some]
+    heads = [Head("day"), Head("first"), Head("second")]
+    heads.append(Head("lower RMSE", "", "the map whose root-mean-square error is lower; the interval leaves out 0"))
+    for name, label, _ in shown:
+        about = some[f"{name}_difference"]
+        heads.append(Head(label, _units(about), about.attrs.get("long_name", "")))
+    rows = []
+    for k, day in enumerate(verdict.days or [""]):
+        for (first, second), found in verdict.differences.items():
+            one = _at(found, k)
+            low, high = (float(edge) for edge in one["rmse_difference_interval"].values)
+            better = first if high < 0 else second if low > 0 else "neither beyond chance"
+            better = better if np.isfinite([low, high]).all() else "n/a"
+            said = [_measure(one, f"{name}_difference", digits, True) for name, _, digits in shown]
+            rows.append([day or "no date", first, second, better, *said])
+    note = (
+        "First less second, in brackets 95 % intervals of the difference, from drawing the same coarse cells for both "
+        "maps. Lower is better for RMSE and ubRMSE, higher for the others. Of twenty differences between maps that are "
+        "equally good one leaves out 0 by chance."
+    )
+    return _cut(Table("Is one map better than another?", heads, rows, 3, note))
+
+
 def _heads(card: xr.Dataset, entries: list[tuple[str, str, int, bool]]) -> list[Head]:
     return [Head(label, _units(card[name]), card[name].attrs.get("long_name", "")) for name, label, *_ in entries]
 

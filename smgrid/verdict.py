@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 HELD = 2**26  # cells of one field, all days: read once and held up to here, read anew by every judge beyond
 LISTED = 2**23  # cells of a day up to which every segment of the borders is listed
+PAIRED = 4  # maps of which every two are set against each other; of more, the first against each
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,6 +39,9 @@ class Verdict:
         n, bias, rmse, ubrmse and pearson_r over all days.
     cards : dict of name to Dataset
         As `patterns.compare` gives them, on the cells that all maps and the reference have.
+    differences : dict of (name, name) to Dataset
+        What `patterns.compare(versus=)` adds to the first map's card: `NAME_difference`, first less second, and its
+        paired interval. Of more than four maps the first is set against each.
     seams, edges : dict of name to Dataset
         As `seams.detect` and `seams.edges` give them; the reference is in it, as "reference". Without edges where the
         maps are too large for a list.
@@ -54,6 +59,7 @@ class Verdict:
     coarse_km: float
     overall: dict[str, dict[str, float]]
     cards: dict[str, xr.Dataset]
+    differences: dict[tuple[str, str], xr.Dataset]
     seams: dict[str, xr.Dataset]
     edges: dict[str, xr.Dataset]
     imprints: dict[str, xr.Dataset]
@@ -130,16 +136,15 @@ def judge(maps: Any, reference: Any, *, coarse: Any = None, coarse_km: float = 9
         notes.append("The maps are too large for a list of single border segments.")
     with warnings.catch_warnings():  # what is at a wrong place stands in the attributes, and is said from there
         warnings.filterwarnings("ignore", category=UserWarning, module="smgrid")
+        cards, differences = _compare(shared, reference, coarse=coarse, coarse_km=coarse_km, seed=seed)
         verdict = Verdict(
             maps=fields,
             reference=reference,
             coarse=coarse,
             coarse_km=coarse_km,
             overall={name: _overall(field, reference) for name, field in shared.items()},
-            cards={
-                name: patterns.compare(field, reference, coarse=coarse, coarse_km=coarse_km, seed=seed)
-                for name, field in shared.items()
-            },
+            cards=cards,
+            differences=differences,
             seams={name: seams.detect(field, coarse_km=coarse_km, seed=seed) for name, field in every.items()},
             edges={name: seams.edges(field, coarse, coarse_km=coarse_km) for name, field in every.items() if small},
             imprints={} if coarse is None else {name: seams.imprint(field, coarse) for name, field in every.items()},
@@ -147,10 +152,29 @@ def judge(maps: Any, reference: Any, *, coarse: Any = None, coarse_km: float = 9
             notes=notes,
         )
     if verdict.synthetic:  # figures and tables of the findings say so too
-        for found in (verdict.cards, verdict.seams, verdict.edges, verdict.imprints):
+        every_finding = (verdict.cards, verdict.differences, verdict.seams, verdict.edges, verdict.imprints)
+        for found in every_finding:
             for one in found.values():
                 one.attrs["comment"] = "of synthetic fields"
     return verdict
+
+
+def _compare(
+    fields: Mapping[str, xr.DataArray], reference: xr.DataArray, **options: Any
+) -> tuple[dict[str, xr.Dataset], dict[tuple[str, str], xr.Dataset]]:
+    """A card of each map, and the differences of pairs; the fields have the same cells, so that both agree."""
+    pairs = list(combinations(fields, 2))
+    pairs = pairs if len(fields) <= PAIRED else [pair for pair in pairs if pair[0] == next(iter(fields))]
+    cards, differences = {}, {}
+    for name, field in fields.items():
+        others: list[str | None] = [second for first, second in pairs if first == name]
+        for other in others or [None]:
+            found = patterns.compare(field, reference, versus=None if other is None else fields[other], **options)
+            paired = [v for v in found.data_vars if str(v).endswith(("_versus", "_difference", "_difference_interval"))]
+            cards[name] = found.drop_vars(paired)
+            if other is not None:
+                differences[name, other] = found[["n", *(v for v in paired if not str(v).endswith("_versus"))]]
+    return cards, differences
 
 
 def by_day(found: xr.Dataset, dim: str = "time") -> Iterator[tuple[str, xr.Dataset]]:

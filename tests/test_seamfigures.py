@@ -111,6 +111,34 @@ def test_scores_by_window_are_those_found(cards):
     assert "side of the window, cells" in texts(figure)
 
 
+def test_a_point_of_taylors_diagram_lies_as_far_from_the_reference_as_the_centred_error(cards):
+    figure = plot.taylor(cards)
+    for ax, k in zip(figure.axes, range(2)):
+        for name, card in cards.items():
+            one = card.isel(time=k)
+            x, y = drawn(ax)[plain(name)][0]
+            assert np.hypot(x, y) == pytest.approx(float(one.variance_ratio), rel=1e-9)
+            assert np.hypot(x - 1, y) == pytest.approx(float(one.ubrmse / one.sd_reference), rel=1e-6)
+            assert x / np.hypot(x, y) == pytest.approx(float(one.pearson_r), rel=1e-9)
+        sd = float(cards["RF"].sd_reference[k])
+        assert ax.get_title() == f"{str(DAYS[k])[:10]}\nsd of the reference {sd:.3g} m³ m⁻³"
+        assert ax.get_xlim()[0] > -0.1 and ax.get_xlim()[1] > float(cards["RF"].variance_ratio.max())
+    assert {"correlation", "sd over that of the reference", "centred RMSE over sd of reference"} <= set(texts(figure))
+
+
+def test_taylors_diagram_of_opposite_constant_and_missing_maps(cards):
+    odd = cards["RF"].copy(deep=True)
+    odd["pearson_r"][0], odd["sd_prediction"][1], odd["pearson_r"][1] = -0.5, 0, np.nan
+    figure = plot.taylor({"odd": odd})
+    x, y = drawn(figure.axes[0])["odd"][0]
+    assert x < 0 < y and figure.axes[0].get_xlim()[0] < -1 and "−0.6" in texts(figure)
+    np.testing.assert_array_equal(drawn(figure.axes[1])["odd"], [[0, 0]])
+    odd["sd_reference"][:] = 0
+    assert texts(plot.taylor({"odd": odd})).count("no spread to compare with") == 2
+    odd["sd_reference"][:], odd["sd_prediction"][:] = 1, 5e4
+    assert len(figure.axes[0].get_xticks()) < 15 and len(plot.taylor(odd).axes[0].get_xticks()) < 15
+
+
 def test_spectra_are_those_found(cards):
     figure = plot.spectra(cards)
     upper, lower = figure.axes[0], figure.axes[2]
@@ -121,14 +149,14 @@ def test_spectra_are_those_found(cards):
     assert {"wavelength, km", "squared coherence", "power, (m³ m⁻³)²"} <= set(texts(figure))
 
 
-@pytest.mark.parametrize("name", ["decomposition", "fss", "spectra"])
+@pytest.mark.parametrize("name", ["decomposition", "fss", "spectra", "taylor"])
 def test_an_undated_result_is_one_panel_and_synthetic_is_said(cards, name):
     one = cards["RF"].isel(time=0, drop=True).assign_attrs(comment="of synthetic fields")
     figure = getattr(plot, name)(one)
     assert len(figure.axes) == (2 if name == "spectra" else 1) and any("(synthetic)" in said for said in texts(figure))
 
 
-@pytest.mark.parametrize("name", ["decomposition", "fss", "spectra", "seams"])
+@pytest.mark.parametrize("name", ["decomposition", "fss", "spectra", "taylor", "seams"])
 @pytest.mark.parametrize("given", [None, {}, {"RF": xr.Dataset()}])
 def test_what_is_no_result_is_refused(name, given):
     with pytest.raises(ValueError, match=r"give .*result|give what smgrid\.patterns"):

@@ -11,7 +11,7 @@ import smgrid
 from smgrid import coarse, exhibits, patterns, sayings, seams, tables
 from smgrid.cli import main
 from smgrid.grid import Grid
-from smgrid.verdict import judge
+from smgrid.verdict import _compare, judge
 
 GRID = Grid(1, 11466, 31401, 63, 54)
 DAYS = np.array(["2015-05-05", "2015-09-15"], "M8[ns]")
@@ -58,10 +58,9 @@ def test_findings_are_those_of_the_judges(verdict):
 
 def test_chunks_do_not_matter(verdict):
     lazy = judge({"copy": verdict.maps["copy"].chunk(y=20, x=20, time=1)}, REFERENCE.chunk(y=31), coarse=SMAP)
-    assert sayings.sayings(lazy)[1:3] == [
-        sayings.Saying(each.about, [line for line in each.lines if "clean" not in line])
-        for each in sayings.sayings(verdict)[1:3]
-    ]
+    topics = ("Edges of coarse cells", "What is copied")
+    found, whole = ([one for one in sayings.sayings(v) if one.about in topics] for v in (lazy, verdict))
+    assert found == [sayings.Saying(each.about, [line for line in each.lines if "clean" not in line]) for each in whole]
 
 
 def test_scores_rest_on_cells_that_all_have():
@@ -133,6 +132,54 @@ def test_tables_hold_the_numbers(verdict):
     borders = found["copy: borders of coarse cells that stand out (q < 0.05)"]
     assert len(borders.rows) == int((verdict.edges["copy"].q_value < 0.05).sum())
     assert all(len(row) == len(one.heads) for one in found.values() for row in one.rows)
+
+
+# ---- map against map
+
+
+def test_pairs_are_judged_on_the_same_cells_and_draws(verdict):
+    found = verdict.differences["copy", "clean"]
+    whole = patterns.compare(verdict.maps["copy"], REFERENCE, coarse=SMAP, versus=verdict.maps["clean"])
+    for name in ("rmse_difference", "rmse_difference_interval", "r_within_difference_interval"):
+        np.testing.assert_array_equal(found[name], whole[name])
+    np.testing.assert_allclose(found.rmse_difference, verdict.cards["copy"].rmse - verdict.cards["clean"].rmse)
+    assert not [name for card in verdict.cards.values() for name in card if "versus" in name or "difference" in name]
+    table = tables.pair_table(verdict)
+    assert [row[:3] for row in table.rows] == [[str(day)[:10], "copy", "clean"] for day in DAYS]
+    assert all(len(row) == len(table.heads) for row in table.rows)
+    numbers = [float(found.rmse_difference[0]), *map(float, found.rmse_difference_interval[0])]
+    assert table.rows[0][4] == "{} ({} to {})".format(*(sayings.number(n) for n in numbers))
+    assert said(verdict, "Map against map", "copy").startswith(
+        "copy against clean: RMSE lower on 0 and higher on 0 of 2 days; R lower on 2 and higher on 0 of 2 days, by 95 %"
+    )  # the bias of one weighs as much as the steps of the other
+
+
+def test_the_better_map_is_named(verdict):
+    maps = {"copy": verdict.maps["copy"], "near": verdict.maps["clean"].copy(data=verdict.maps["clean"] - 0.03)}
+    assert [row[3] for row in tables.pair_table(judge(maps, REFERENCE)).rows] == ["near", "near"]
+    turned = judge(dict(reversed(maps.items())), REFERENCE.isel(time=0))
+    assert [row[3] for row in tables.pair_table(turned).rows] == ["near"]
+    assert (
+        said(turned, "Map against map", "near: RMSE is lower than that of copy (−0.0").count("; R is higher than") == 1
+    )
+
+
+def test_equal_maps_and_single_maps_have_no_better_one(verdict):
+    one = verdict.maps["clean"].isel(time=[0])
+    twins = judge({"a": one, "b": one.copy()}, REFERENCE)
+    assert [row[3] for row in tables.pair_table(twins).rows] == ["neither beyond chance"]
+    assert "RMSE is not beyond chance different from that of b" in said(twins, "Map against map", "a")
+    alone = judge({"a": one}, REFERENCE)
+    assert not alone.differences and not tables.pair_table(alone).rows
+    assert "Is one map better" not in smgrid.report.page(alone)
+
+
+@pytest.mark.parametrize("number, pairs", [(3, 3), (4, 6), (5, 4)])
+def test_many_maps_are_set_against_the_first_alone(monkeypatch, number, pairs):
+    monkeypatch.setattr(patterns, "compare", lambda field, *_, **__: xr.Dataset({"n": 0, "rmse_difference": 0}))
+    cards, differences = _compare(dict.fromkeys("abcde"[:number]), None)
+    assert list(cards) == list("abcde"[:number]) and len(differences) == pairs
+    assert all(first == "a" for first, _ in differences) or number < 5
 
 
 # ---- what meets
