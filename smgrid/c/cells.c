@@ -304,6 +304,7 @@ static PyObject *no_fit(void) {
 // ---- functions
 
 static PyObject *judge(PyObject *self, PyObject *args) {
+    (void)self;
     PyObject *values, *states, *culprits;
     Limits l;
     if (!PyArg_ParseTuple(args, "OOObddddp", &values, &states, &culprits, &l.number, &l.low, &l.high, &l.from, &l.to,
@@ -340,6 +341,7 @@ done:
 }
 
 static PyObject *runs(PyObject *self, PyObject *args) {
+    (void)self;
     PyObject *states, *pairs;
     if (!PyArg_ParseTuple(args, "OO", &states, &pairs))
         return NULL;
@@ -402,6 +404,7 @@ static PyObject *runs(PyObject *self, PyObject *args) {
 }
 
 static PyObject *gather(PyObject *self, PyObject *args) {
+    (void)self;
     PyObject *values, *pairs, *row;
     Py_ssize_t start;
     Scale s;
@@ -440,6 +443,7 @@ field:
 }
 
 static PyObject *scatter(PyObject *self, PyObject *args) {
+    (void)self;
     PyObject *values, *pairs, *whole;
     Py_ssize_t start;
     if (!PyArg_ParseTuple(args, "OOnO", &values, &pairs, &start, &whole))
