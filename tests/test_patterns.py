@@ -590,7 +590,35 @@ def test_unrelated_maps_stay_below_chance_in_95_of_100():
 def test_a_spectrum_needs_a_whole_rectangle():
     found = patterns.coherence(gappy(texture(1), share=0.05), texture(1))
     assert found.coherence[0] > 0.9
-    assert np.isnan(patterns.coherence(half(texture(1)), texture(1)).coherence).all()
+    assert found.spectrum_cells == 84 * 75
+    none = patterns.coherence(gappy(texture(1), share=0.4), texture(1))  # no rectangle of it is known
+    assert np.isnan(none.coherence).all() and np.isnan(none.resolution_noise) and none.spectrum_cells == 0
+
+
+def test_of_half_a_scene_the_largest_rectangle_is_taken():
+    seen, other = half(texture(1)), half(texture(2))
+    found = patterns.coherence(seen, other)
+    box = spectra.largest_rectangle(np.isfinite(seen.values))
+    known = np.isfinite(seen.values[box])
+    assert found.spectrum_cells == known.size and known.mean() >= 0.9
+    exact = max(rows * cols for rows in range(1, 85) for cols in range(1, 41)
+                if np.isfinite(seen.values[:rows, :cols]).mean() >= 0.9)  # fmt: skip
+    assert known.size >= 0.93 * exact
+    cut = dict(zip("yx", box))
+    whole = patterns.coherence(seen.isel(cut), other.isel(cut))
+    # the same modes, sorted into bands of another width: the whole power is the same
+    assert float((found.power_reference * found.modes).sum()) == pytest.approx(
+        float((whole.power_reference * whole.modes).sum()), rel=0.1
+    )
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (37, 500)])
+def test_rectangles_of_large_scenes_are_known_to_nine_tenths(shape):
+    known = np.random.default_rng(0).random(shape) > 0.03
+    known[: shape[0] // 2, shape[1] // 3 :] = False
+    box = spectra.largest_rectangle(known)
+    assert known[box].mean() >= 0.9
+    assert known[box].size >= max(shape[0] * (shape[1] // 3), (shape[0] - shape[0] // 2) * shape[1])
 
 
 # ---- baselines, strata, ceiling, change
