@@ -507,6 +507,25 @@ def test_a_patch_a_little_off_is_found_with_tolerance():
     assert kinds == {0: ["missed"] * 3 + ["false alarm"] * 3, 3: ["found", "found", "missed", "false alarm"]}
 
 
+@pytest.mark.parametrize("along, cell", [("y", 1.0585), ("x", 0.9464)])
+def test_patches_that_lie_near_are_one(along, cell):
+    """Two patches four cells apart, a speck between them that is too small to join anything."""
+    values = np.full(YANCO.shape, 0.1)
+    for start in (10, 18):
+        values[
+            (slice(start, start + 5), slice(30, 36)) if along == "y" else (slice(30, 36), slice(start, start + 5))
+        ] = 0.3
+    reference = field(values)
+    # the last cell of one and the first of the other
+    counts = [patterns.wet_patches(reference, reference, threshold=0.2, merge=km).patches.item()
+              for km in (0, 4 * cell - 0.05, 4 * cell + 0.05)]  # fmt: skip
+    assert counts == [2, 2, 1]
+    one = patterns.wet_patches(reference, reference, threshold=0.2, merge=5)
+    assert one.area.item() == pytest.approx(60 * 1.00179, rel=1e-4) and one.kind.item() == "found"
+    values[(16, 32) if along == "y" else (32, 16)] = 0.3
+    assert patterns.wet_patches(field(values), field(values), threshold=0.2, merge=2.5 * cell).patches == 2
+
+
 def test_the_two_patches_of_the_synthetic_scene_are_found_in_the_truth():
     scene = synthetic.yanco(seed=0)
     day = scene.truth.sel(time="2015-05-17")
@@ -779,7 +798,7 @@ def test_what_cannot_be_compared_says_why(spoil, choices, error, message):
         (lambda p, o: patterns.ssim(p, o, window="hann"), "'gaussian' or 'uniform', not 'hann'"),
         (lambda p, o: patterns.ssim(p.assign_attrs(units="dB"), o.assign_attrs(units="dB")), "'dB'.*give data_range"),
         (lambda p, o: patterns.variogram(p, o, lags=0), "at least one lag, not 0"),
-        (lambda p, o: patterns.wet_patches(p, o, min_area=-1), "not negative: min_area=-1"),
+        (lambda p, o: patterns.wet_patches(p, o, min_area=-1), "0 or more: min_area=-1"),
         (lambda p, o: patterns.change(p, o), "two dates along 'time'"),
     ],
 )
