@@ -99,6 +99,7 @@ class _Tiled:
     """What both kernels share: they sum tile by tile, on one thread, and refuse sums that are no numbers."""
 
     dtype = "f8"
+    cells = 1 << 12
 
     def __call__(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         """Predict cells.
@@ -255,6 +256,8 @@ class Perceptron(_Tiled):
     steps : sequence of (function, array (k, 1)), optional
         What happens to inputs before, in float64.
     """
+
+    cells = 1 << 12
 
     def __init__(self, mlp: Any, precision: str, steps: Steps = ()) -> None:
         self.name, self.activation, self.steps = f"{type(mlp).__name__}.predict", mlp.activation, tuple(steps)
