@@ -21,7 +21,7 @@ VECTORS = 256
 # another order: no cell stands there.
 STRIP, GUARD = 320, 8
 LANES = STRIP - 2 * GUARD  # cells of a strip
-HELD = 2**18  # bytes of a layer in work: products of several strips a call, so that threads do not queue for Python
+HELD = 2**19  # bytes of a layer in work: products of several strips a call, so that threads do not queue for Python
 EXACT = 1e-10  # how far support vectors may be from the library's sum
 SINGLE = 5e-7  # how far a perceptron may be in float32, on trial rows; half of what is promised
 TRIAL = 64  # cells on which a kernel is held against its library before it is trusted
