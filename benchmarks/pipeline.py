@@ -125,11 +125,9 @@ def walk(block):
     status, culprit = np.zeros((2, *bands[0].shape), "u1")
     for number, (band, p) in enumerate(zip(bands, PREDICTORS.values()), 1):
         judge(band, status, culprit, number, p.plausible, (0.0, 1.0))
-    known = Known.of(status)
-    return [
-        known.tile(bands, list(PREDICTORS.values()), at, min(at + 65536, known.count), walk.dtype)
-        for at in range(0, known.count, 65536)
-    ]
+    known = Known.of(status, bands, list(PREDICTORS.values()))
+    size = max(8192, walk.kernel.cells)
+    return [known.tile(at, min(at + size, known.count), walk.kernel.dtype) for at in range(0, known.count, size)]
 
 
 def stages(path, layout, side, models, rounds, folder):
@@ -137,10 +135,9 @@ def stages(path, layout, side, models, rounds, folder):
     read, found, out = reader(path, layout), {}, folder / "out.zarr"
     blocks = [read(span) for span in spans(side)]
     tiles, maps = {}, {}
-    for model in models.values():
-        walk.dtype = model.kernel.dtype
-        tiles.setdefault(walk.dtype, all_blocks(walk, blocks))
     for name, model in models.items():
+        walk.kernel = model.kernel
+        tiles[name] = all_blocks(walk, blocks)
         maps[name] = smgrid.predict_map(smgrid.open_cube(path), model).compute().chunk(y=CHUNK, x=CHUNK)
 
     def timed(key, function):
@@ -150,10 +147,10 @@ def stages(path, layout, side, models, rounds, folder):
 
     for _ in range(rounds + 1):  # the first is warm-up
         for name, model in models.items():
-            walk.dtype = model.kernel.dtype
+            walk.kernel = model.kernel
             timed((name, "read"), lambda: all_blocks(read, spans(side)))
             timed((name, "walk"), lambda: all_blocks(walk, blocks))
-            timed((name, "kernel"), lambda m=model: all_blocks(lambda t: [m.kernel(x) for x in t], tiles[walk.dtype]))
+            timed((name, "kernel"), lambda n=name, m=model: all_blocks(lambda t: [m.kernel(x) for x in t], tiles[n]))
             timed((name, "write"), lambda n=name: maps[n].to_zarr(out, mode="w", zarr_format=3, consolidated=False))
             shutil.rmtree(out)
             timed((name, "store"), lambda n=name: smgrid.write_zarr(maps[n], out, progress=False))
