@@ -99,6 +99,7 @@ class _Tiled:
     """What both kernels share: they sum tile by tile, on one thread, and refuse sums that are no numbers."""
 
     dtype = "f8"
+    cells = 1 << 12
 
     def __call__(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         """Predict cells.
@@ -278,11 +279,12 @@ class Perceptron(_Tiled):
             for start in range(0, n, strips * LANES):
                 cells = _scaled(tile[:, start : start + strips * LANES], self.steps)
                 known = cells.shape[1]
-                cells = np.pad(cells, ((0, 0), (0, strips * LANES - known))) if known < strips * LANES else cells
-                values[0][:, :k, GUARD:-GUARD] = cells.reshape(k, strips, LANES).swapaxes(0, 1)
+                some = -(-known // LANES)  # strips; the last call may have fewer, each of them whole
+                cells = np.pad(cells, ((0, 0), (0, some * LANES - known))) if known < some * LANES else cells
+                values[0][:some, :k, GUARD:-GUARD] = cells.reshape(k, some, LANES).swapaxes(0, 1)
                 for layer, given, made in zip(self.layers, values, values[1:]):
-                    self._activate(np.matmul(layer, given, out=made[:, :-1]))
-                found = np.matmul(self.layers[-1], values[-1])[:, 0, GUARD:-GUARD]
+                    self._activate(np.matmul(layer, given[:some], out=made[:some, :-1]))
+                found = np.matmul(self.layers[-1], values[-1][:some])[:, 0, GUARD:-GUARD]
                 out[0, start : start + known] = found.reshape(-1)[:known]
         return out
 
