@@ -2,6 +2,8 @@
 
     python benchmarks/graph.py
 
+Takes 10 s.
+
 14616 x 34704 cells, 20 stored predictors in chunks of 1024; the demand is 2 keys a block for one layer, 1 + L for L
 layers, plus sources and axes, built in under 5 s. The best peer of the survey needs 669 495 keys for the same map.
 """

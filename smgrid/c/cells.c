@@ -308,6 +308,7 @@ static PyObject *no_fit(void) {
 // ---- functions
 
 static PyObject *judge(PyObject *self, PyObject *args) {
+    (void)self;
     PyObject *values, *states, *culprits;
     Limits l;
     if (!PyArg_ParseTuple(args, "OOObddddp", &values, &states, &culprits, &l.number, &l.low, &l.high, &l.from, &l.to,
@@ -344,6 +345,7 @@ done:
 }
 
 static PyObject *runs(PyObject *self, PyObject *args) {
+    (void)self;
     PyObject *states, *pairs;
     if (!PyArg_ParseTuple(args, "OO", &states, &pairs))
         return NULL;
@@ -467,6 +469,7 @@ scale:
 }
 
 static PyObject *scatter(PyObject *self, PyObject *args) {
+    (void)self;
     PyObject *values, *pairs, *whole;
     Py_ssize_t start;
     if (!PyArg_ParseTuple(args, "OOnO", &values, &pairs, &start, &whole))
