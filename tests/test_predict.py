@@ -457,7 +457,7 @@ def global_cube():
     table = pd.DataFrame(
         {name: rng.uniform(max(p.min, -1) if p.min == -1 else p.min, p.max, 40) for name, p in PAPER.items()}
     )
-    return cube, train(table.assign(soil_moisture=0.2), Ridge())
+    return cube, train(table.assign(soil_moisture=np.linspace(0.1, 0.4, 40)), Ridge())
 
 
 def test_the_model_is_one_key_and_travels_once():
