@@ -2,7 +2,7 @@
 
     python -m benchmarks.scenes FOLDER [--side 1000]
 
-Takes 10 s for 25 x 1000 x 1000 cells; publishes nothing.
+Takes a minute for 25 x 1000 x 1000 cells and six models; publishes nothing.
 
 A scene has 25 predictors (float32, 0..1) on a window of the 1-km EASE-Grid 2.0. They are smooth fields of 2 to 64 cells
 with a little noise; every fifth is constant over 9 x 9 cells, as SMAP is; 30 % of the cells are missing, in patches. A map
@@ -74,11 +74,8 @@ def _write(path, side, layout, codec, chunk, times):
     laid = da.tile(da.from_array(bands, chunks=(len(BANDS), chunk, chunk)), (1, times, times))
     note = {"source": "synthetic", "units": "1"}
     if layout == "packed":
-        told = {
-            "predictors": BANDS,
-            "predictor_attributes": dict.fromkeys(BANDS, note),
-            **note,
-        }  # as pack_cube lays them
+        # as pack_cube lays them
+        told = {"predictors": BANDS, "predictor_attributes": dict.fromkeys(BANDS, note), **note}
         cube = xr.Dataset({"static": (("static_predictor", "y", "x"), laid, told)}, coords=grid.coords())
     else:
         cube = xr.Dataset({b: (("y", "x"), laid[k], note) for k, b in enumerate(BANDS)}, coords=grid.coords())

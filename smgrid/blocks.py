@@ -57,12 +57,23 @@ class Layer:
         """The bytes of one chunk file; cells beyond the map's edge hold the fill value."""
         from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
-        stored = xr.conventions.encode_cf_variable(xr.Variable(self.dims, values, encoding=dict(self.encoding))).values
+        stored = values if self._is_as_stored(values) else self._as_cf(values)
         if stored.dtype.newbyteorder("<") != np.dtype(self.dtype):
             raise TypeError(f"{self.name} came out as {stored.dtype}, but it is stored as {self.dtype}")
-        whole = np.full(self.chunk, self.fill, self.dtype)
-        whole[tuple(slice(n) for n in stored.shape)] = stored
-        return Zstd(level=ZSTD_LEVEL, checksum=True).encode(whole)
+        if stored.shape != self.chunk:
+            whole = np.full(self.chunk, self.fill, self.dtype)
+            whole[tuple(slice(n) for n in stored.shape)] = stored
+            stored = whole
+        return Zstd(level=ZSTD_LEVEL, checksum=True).encode(np.ascontiguousarray(stored))
+
+    def _is_as_stored(self, values: np.ndarray) -> bool:
+        """Whether there is nothing to scale or to fill, as in the layers of maps."""
+        fill, plain = self.encoding.get("_FillValue"), {"dtype", "_FillValue", "grid_mapping"}
+        same = values.dtype == np.dtype(self.dtype) and self.encoding.keys() <= plain
+        return same and (fill is None or (values.dtype.kind == "f" and bool(np.isnan(fill))))
+
+    def _as_cf(self, values: np.ndarray) -> np.ndarray:
+        return xr.conventions.encode_cf_variable(xr.Variable(self.dims, values, encoding=dict(self.encoding))).values
 
 
 @dataclass(frozen=True)
@@ -282,11 +293,12 @@ def _counts(results: Mapping[str, Any], layers: Sequence[Layer], dates: int) -> 
         mapped = np.isfinite(main).sum() if main.dtype.kind == "f" else main.size
         counts: dict[str, Any] = {"cells": main.size, "mapped": int(mapped)}
         if "status" in part:
-            pairs = part["status"].astype("i8") << 8
-            if "culprit" in part and part["culprit"].shape == pairs.shape:
-                pairs = pairs | part["culprit"].astype("i8")
-            values, numbers = np.unique(pairs, return_counts=True)
-            counts["flags"] = {f"{v >> 8}.{v & 255}": int(c) for v, c in zip(values.tolist(), numbers)}
+            flags = [part[name] for name in ("status", "culprit") if name in part]
+            if flags[0].dtype != "u1" or flags[0].shape != flags[-1].shape or flags[0].dtype != flags[-1].dtype:
+                flags = [flags[0].astype("u1")]
+            pairs = flags[0].astype("u2") << 8 | (flags[1] if len(flags) > 1 else 0)
+            numbers = np.bincount(pairs.ravel())
+            counts["flags"] = {f"{v >> 8}.{v & 255}": int(numbers[v]) for v in np.flatnonzero(numbers).tolist()}
         found.append(json.dumps(counts, separators=(",", ":"), sort_keys=True))
     return found
 

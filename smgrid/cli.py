@@ -142,6 +142,16 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--title", help="of the page")
     judge.set_defaults(run=_judge)
 
+    doctor = commands.add_parser("doctor", help="say what smgrid runs on: versions, compiled kernels, cores, memory")
+    doctor.set_defaults(run=_doctor)
+
+    bench = commands.add_parser("bench", help="say how fast a model maps a cube on this machine; writes nothing")
+    bench.add_argument("cube", metavar="CUBE", help="Zarr store or NetCDF file with the predictors")
+    bench.add_argument("model", metavar="MODEL", help="folder of a saved model")
+    bench.add_argument("--layers", type=_names, default=["soil_moisture", "status"], help="comma-separated layers")
+    bench.add_argument("--seconds", type=float, default=10, help="how long to measure (%(default)s)")
+    bench.set_defaults(run=_bench)
+
     verify = commands.add_parser(
         "verify", help="check every byte of stored maps; exit code 1 where one is not as written"
     )
@@ -254,6 +264,15 @@ def _check_figure(path: Path) -> None:
         raise FileNotFoundError(f"--figure: there is no folder {path.parent} to draw {path.name} in")
 
 
+def _bench(args: argparse.Namespace) -> None:
+    from smgrid.files import existing, open_cube
+    from smgrid.modelfiles import load_model
+    from smgrid.pace import measure
+
+    model = load_model(existing(args.model, "model"))
+    print(measure(open_cube(args.cube), model, layers=args.layers, seconds=args.seconds))
+
+
 def _verify(args: argparse.Namespace) -> int:
     from smgrid.integrity import verify
 
@@ -315,6 +334,12 @@ def _judge(args: argparse.Namespace) -> None:
     for saying in sayings(verdict):
         print(f"{saying.about}\n" + "\n".join(f"  {line}" for line in saying.lines))
     print(f"written: {out}")
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    from smgrid.doctor import doctor
+
+    print(doctor())
 
 
 def _named(paths: list[str]) -> dict[str, str]:

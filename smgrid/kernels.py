@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from smgrid.densekernels import dense_kernel
 from smgrid.regressors import on_one_thread, predict_rows
 from smgrid.spread import mean_and_spread
 from smgrid.treekernels import tree_kernel
@@ -58,7 +59,7 @@ class Library:
         return mean_and_spread(self.regressor, tile.T)
 
 
-def kernel_of(regressor: Any, columns: Sequence[str] | None = None) -> Kernel:
+def kernel_of(regressor: Any, columns: Sequence[str] | None = None, *, encoded: bool = False) -> Kernel:
     """The fastest kernel that gives the regressor's own predictions.
 
     Parameters
@@ -66,10 +67,13 @@ def kernel_of(regressor: Any, columns: Sequence[str] | None = None) -> Kernel:
     regressor : fitted estimator
     columns : sequence of str, optional
         The names it was fitted with, where its library wants names.
+    encoded : bool
+        Whether inputs are encoded, that is of size one: float32 is enough for a perceptron then.
     """
-    library = Library(regressor, columns)
-    kernel = tree_kernel(regressor)
-    return kernel if kernel is not None and _agree(kernel, library, kernel.trial) else library
+    if (dense := dense_kernel(regressor, encoded=encoded)) is not None:
+        return dense
+    library, trees = Library(regressor, columns), tree_kernel(regressor)
+    return trees if trees is not None and _agree(trees, library, trees.trial) else library
 
 
 def _agree(kernel: Kernel, library: Library, trial: NDArray[Any]) -> bool:

@@ -23,9 +23,9 @@ from smgrid.calibration import Calibration, calibrate
 from smgrid.columns import SOIL, check_decibels, days_of, is_table, names_of, sample_columns, target_column, with_index
 from smgrid.features import PAPER, Predictor, contract, encode
 from smgrid.kernels import Kernel, kernel_of
-from smgrid.regressors import is_fitted, on_one_thread
+from smgrid.regressors import is_fitted
 from smgrid.resampling import station_of
-from smgrid.spread import is_forest, mean_and_spread
+from smgrid.spread import is_forest
 from smgrid.units import canonical
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Model:
         return f"smgrid.Model-{self.digest}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_engine", "kernel")}
+        return {k: v for k, v in self.__dict__.items() if k != "kernel"}
 
     # ---- prediction
 
@@ -177,11 +177,9 @@ class Model:
         """The regressor made ready to predict, once a process; it is not pickled."""
         with _ONE_AT_A_TIME:  # threads that ask at once wait for the first
             made = self.__dict__.get("kernel")
-            return kernel_of(self.regressor, None if self.encoded else self.columns) if made is None else made
-
-    @cached_property
-    def _engine(self) -> Any:
-        return on_one_thread(self.regressor)
+            if made is not None:
+                return made
+            return kernel_of(self.regressor, None if self.encoded else self.columns, encoded=self.encoded)
 
     @property
     def encoding(self) -> list[Predictor] | None:
@@ -203,10 +201,8 @@ class Model:
 
     def predict_spread(self, tile: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Predict cells from their inputs (inputs, n), and the spread of a forest's trees with them."""
-        spread = getattr(self.kernel, "spread", None)
-        if spread is None:
-            return mean_and_spread(self._engine, tile.T)
-        return spread(np.ascontiguousarray(tile, self.kernel.dtype))
+        forest: Any = self.kernel  # a kernel of trees, or the library
+        return forest.spread(np.ascontiguousarray(tile, forest.dtype))
 
     @property
     def is_forest(self) -> bool:
@@ -383,7 +379,9 @@ def _check_target(soil: NDArray[np.float64]) -> None:
             "units={'soil_moisture': '%'}, or samples['soil_moisture'].attrs['units'] = '%'"
         )
     if known.size > 1 and np.ptp(known) == 0:
-        raise ValueError(f"all {known.size} targets of 'soil_moisture' are {known[0]:g}: there is nothing to learn")
+        log.warning(
+            "train: all %d targets are %g m3 m-3, so every map will be: is this the right column?", known.size, known[0]
+        )
 
 
 def _filled(p: Predictor, source: Any, seen: tuple[float, float]) -> Predictor:

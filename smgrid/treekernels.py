@@ -220,7 +220,8 @@ _COLUMNS = {
 
 
 def _column(trees: list[dict[str, Any]], name: str, dtype: str) -> NDArray[Any]:
-    return np.concatenate([np.array(tree[name], dtype) for tree in trees]) if trees else np.empty(0, dtype)
+    with np.errstate(over="ignore"):  # what is too large is refused as infinite
+        return np.concatenate([np.array(tree[name], dtype) for tree in trees]) if trees else np.empty(0, dtype)
 
 
 def _trees(learner: dict[str, Any], best: bool) -> list[dict[str, Any]] | None:

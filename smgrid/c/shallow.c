@@ -12,7 +12,8 @@
 #include <math.h>
 
 enum {
-    CELLS = 256,    // of a block
+    CELLS = 512,    // of a block
+    STRIDE = CELLS + 16, // of its rows: no power of two, lest rows and sums fall upon the same places of the cache
     TABLE = 1024,   // steps of the table in which the search for a rank begins
     MOST_CUTS = 254,
     MOST_DEPTH = 6,
@@ -23,8 +24,8 @@ typedef struct {
     int depth, ranked;
     float base;
     int64_t *input;     // used: the tile's row of each input in use
-    uint16_t *whole;    // trees x splits: row of the block to look at, where no value is missing ...
-    uint16_t *gappy;    // ... and where some are: rows 2 f and 2 f + 1 send what is missing right and left
+    uint32_t *whole;    // trees x splits: start of the block's row to look at, where no value is missing ...
+    uint32_t *gappy;    // ... and where some are: rows 2 f and 2 f + 1 send what is missing right and left
     float *threshold;   // trees x splits: less goes left
     uint8_t *rank;      // trees x splits: up to it goes left
     float *leaf;        // trees x leaves
@@ -135,8 +136,8 @@ static int fill(shallow *s, const columns *c, int64_t splits) {
     for (int64_t i = 0; i < splits; i++) {
         if (c->feature[i] < 0 || c->feature[i] >= s->used)
             return 0;
-        s->whole[i] = (uint16_t)c->feature[i];
-        s->gappy[i] = (uint16_t)(2 * c->feature[i] + (c->missing_left[i] != 0));
+        s->whole[i] = (uint32_t)c->feature[i] * STRIDE;
+        s->gappy[i] = (uint32_t)(2 * c->feature[i] + (c->missing_left[i] != 0)) * STRIDE;
     }
     for (int64_t f = 0; f < s->used; f++) {
         if (c->input[f] < 0 || c->input[f] >= s->inputs || c->count[f] < 0 || (s->ranked && c->count[f] > MOST_CUTS))
@@ -234,8 +235,8 @@ PyObject *shallow_predict(PyObject *self, PyObject *args) {
                      length(&a, 0, 0), length(&a, 0, 1), length(&a, 1, 0), (long long)s->inputs);
         goto end;
     }
-    b.x = room((size_t)(s->ranked ? 1 : 2 * s->used) * CELLS, sizeof(float));
-    b.q = room(s->ranked ? (size_t)(2 * s->used) * CELLS : 1, 1);
+    b.x = room((size_t)(s->ranked ? 1 : 2 * s->used) * STRIDE, sizeof(float));
+    b.q = room(s->ranked ? (size_t)(2 * s->used) * STRIDE : 1, 1);
     b.sum = room(CELLS, sizeof(float));
     if (!b.x || !b.q || !b.sum)
         goto end;

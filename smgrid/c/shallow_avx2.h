@@ -8,13 +8,13 @@ TARGET INLINE void store_avx2(float *x, __m256 v) { _mm256_storeu_ps(x, v); }
 TARGET INLINE __m256 add_avx2(__m256 a, __m256 b) { return _mm256_add_ps(a, b); }
 TARGET INLINE __m256 same_avx2(float x) { return _mm256_set1_ps(x); }
 TARGET INLINE __m256 pick_avx2(__m256 x, float threshold, __m256 left, __m256 right) {
-    return _mm256_blendv_ps(right, left, _mm256_cmp_ps(x, _mm256_set1_ps(threshold), _CMP_LT_OQ));
+    return _mm256_blendv_ps(right, left, _mm256_cmp_ps(_mm256_set1_ps(threshold), x, _CMP_GT_OQ));
 }
 
 TARGET INLINE __m256i load_bytes_avx2(const uint8_t *q) { return _mm256_loadu_si256((const __m256i *)q); }
 TARGET INLINE __m256i same_byte_avx2(uint8_t q) { return _mm256_set1_epi8((char)q); }
-TARGET INLINE __m256i pick_rank_avx2(__m256i q, uint8_t rank, __m256i left, __m256i right) {
-    const __m256i up_to = _mm256_cmpeq_epi8(_mm256_min_epu8(q, _mm256_set1_epi8((char)rank)), q);
+TARGET INLINE __m256i pick_rank_avx2(__m256i q, __m256i rank, __m256i left, __m256i right) {
+    const __m256i up_to = _mm256_cmpeq_epi8(_mm256_min_epu8(q, rank), q);
     return _mm256_blendv_epi8(right, left, up_to);
 }
 

@@ -8,13 +8,13 @@ TARGET INLINE void store_avx512(float *x, __m512 v) { _mm512_storeu_ps(x, v); }
 TARGET INLINE __m512 add_avx512(__m512 a, __m512 b) { return _mm512_add_ps(a, b); }
 TARGET INLINE __m512 same_avx512(float x) { return _mm512_set1_ps(x); }
 TARGET INLINE __m512 pick_avx512(__m512 x, float threshold, __m512 left, __m512 right) {
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(threshold), _CMP_LT_OQ), right, left);
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(_mm512_set1_ps(threshold), x, _CMP_GT_OQ), right, left);
 }
 
 TARGET INLINE __m512i load_bytes_avx512(const uint8_t *q) { return _mm512_loadu_si512(q); }
 TARGET INLINE __m512i same_byte_avx512(uint8_t q) { return _mm512_set1_epi8((char)q); }
-TARGET INLINE __m512i pick_rank_avx512(__m512i q, uint8_t rank, __m512i left, __m512i right) {
-    return _mm512_mask_blend_epi8(_mm512_cmple_epu8_mask(q, _mm512_set1_epi8((char)rank)), right, left);
+TARGET INLINE __m512i pick_rank_avx512(__m512i q, __m512i rank, __m512i left, __m512i right) {
+    return _mm512_mask_blend_epi8(_mm512_cmple_epu8_mask(q, rank), right, left);
 }
 
 // The leaves with the numbers given, sixteen at once: permutations of one register, two, or twice two.

@@ -23,8 +23,8 @@ INLINE bytes_plain load_bytes_plain(const uint8_t *q) {
     return v;
 }
 INLINE bytes_plain same_byte_plain(uint8_t q) { return (bytes_plain){q, q, q, q, q, q, q, q, q, q, q, q, q, q, q, q}; }
-INLINE bytes_plain pick_rank_plain(bytes_plain q, uint8_t rank, bytes_plain left, bytes_plain right) {
-    const bytes_plain less = (bytes_plain)(q <= same_byte_plain(rank));
+INLINE bytes_plain pick_rank_plain(bytes_plain q, bytes_plain rank, bytes_plain left, bytes_plain right) {
+    const bytes_plain less = (bytes_plain)(q <= rank);
     return (less & left) | (~less & right);
 }
 INLINE void add_leaves_plain(float *sum, bytes_plain number, const float *leaf, int depth) {
