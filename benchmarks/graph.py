@@ -2,6 +2,8 @@
 
     python benchmarks/graph.py
 
+Takes 10 s.
+
 14616 x 34704 cells, 20 stored predictors in chunks of 1024; the demand is 2 keys a block for one layer, 1 + L for L
 layers, plus sources and axes, built in under 5 s. The best peer of the survey needs 669 495 keys for the same map.
 """
@@ -31,7 +33,7 @@ def globe() -> xr.Dataset:
 def main() -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({name: rng.uniform(p.min, p.max, 40) for name, p in smgrid.PAPER.items()})
-    model = smgrid.train(table.assign(soil_moisture=0.2), Ridge())
+    model = smgrid.train(table.assign(soil_moisture=rng.uniform(0.1, 0.4, len(table))), Ridge())
     cube = globe()
     print("| layers | blocks | keys after optimisation | keys a block | build, s (median of 5) | optimise, s |")
     print("|---|--:|--:|--:|--:|--:|")

@@ -23,11 +23,14 @@ _HOME = {  # public name -> the room it lives in
     "save_model": "modelfiles",
     "load_model": "modelfiles",
     "build_cube": "cube",
+    "pack_cube": "packing",
+    "open_cube": "files",
     "draw_samples": "samples",
     "predict_map": "predict",
     "write_zarr": "store",
     "open_maps": "store",
     "write_geotiff": "geotiff",
+    "verify": "integrity",
 }
 _ROOMS = (
     "grid",

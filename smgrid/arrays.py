@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smgrid.regressors import class_of, is_fitted
+from smgrid.regressors import class_of, is_fitted, one_thread
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -52,7 +52,8 @@ def fingerprint(estimator: Any) -> str:
         A part of the estimator shows no content (it cannot be pickled either).
     """
     sha = hashlib.sha256()
-    _feed(sha.update, estimator, ())
+    with one_thread():  # a booster that is written out would leave a thread of OpenMP behind
+        _feed(sha.update, estimator, ())
     return sha.hexdigest()
 
 

@@ -13,9 +13,12 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +27,19 @@ import xarray as xr
 from dask._task_spec import DataNode, GraphNode, Task, TaskRef
 from dask.utils import key_split
 
-from smgrid.ledger import Line, writing
+from smgrid.common import Common
+from smgrid.ledger import Line, read_lines, writing
 
 ZSTD_LEVEL = 3
+FOLDER = "smgrid-folder"  # where what all blocks share has the folder they go to
 
 
 class StorageFullError(OSError):
     """The disk is full; what is stored stays, and the write can go on once there is space."""
+
+
+class BlockFault(RuntimeError):
+    """A block that could not be computed; the message names it and the task, the cause is chained."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +57,23 @@ class Layer:
         """The bytes of one chunk file; cells beyond the map's edge hold the fill value."""
         from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
-        stored = xr.conventions.encode_cf_variable(xr.Variable(self.dims, values, encoding=dict(self.encoding))).values
+        stored = values if self._is_as_stored(values) else self._as_cf(values)
         if stored.dtype.newbyteorder("<") != np.dtype(self.dtype):
             raise TypeError(f"{self.name} came out as {stored.dtype}, but it is stored as {self.dtype}")
-        whole = np.full(self.chunk, self.fill, self.dtype)
-        whole[tuple(slice(n) for n in stored.shape)] = stored
-        return Zstd(level=ZSTD_LEVEL, checksum=True).encode(whole)
+        if stored.shape != self.chunk:
+            whole = np.full(self.chunk, self.fill, self.dtype)
+            whole[tuple(slice(n) for n in stored.shape)] = stored
+            stored = whole
+        return Zstd(level=ZSTD_LEVEL, checksum=True).encode(np.ascontiguousarray(stored))
+
+    def _is_as_stored(self, values: np.ndarray) -> bool:
+        """Whether there is nothing to scale or to fill, as in the layers of maps."""
+        fill, plain = self.encoding.get("_FillValue"), {"dtype", "_FillValue", "grid_mapping"}
+        same = values.dtype == np.dtype(self.dtype) and self.encoding.keys() <= plain
+        return same and (fill is None or (values.dtype.kind == "f" and bool(np.isnan(fill))))
+
+    def _as_cf(self, values: np.ndarray) -> np.ndarray:
+        return xr.conventions.encode_cf_variable(xr.Variable(self.dims, values, encoding=dict(self.encoding))).values
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,7 @@ class Folder:
     token: str
     layers: Mapping[str, Layer]
     readable: int  # dates that readers see; their chunks are replaced only when the whole run is done
+    begun: int = 0  # bytes of the ledger when the run began
 
     @property
     def ledger(self) -> Path:
@@ -73,7 +94,19 @@ class Folder:
 
     def staged(self, key: str) -> Path:
         """Where the new bytes of a chunk wait while readers still see the old ones."""
-        return Path(self.root, "smgrid", "staged", key)
+        return self.own("staged", key)
+
+    def own(self, *parts: str) -> Path:
+        """A place in the part of the store that is smgrid's alone."""
+        return Path(self.root, "smgrid", *parts)
+
+    def has(self, block: Block) -> bool:
+        """Whether this very run stored a block already: a cluster does again what a worker did that is lost."""
+        keys = [key for name in block.keys for key, _ in block.chunks(self.layers[name])]
+        if not all(Path(self.root, key).exists() for key in keys):
+            return False
+        new = read_lines(self.ledger, self.begun)
+        return all(key in new and self.find(new[key]) for key in keys)
 
     def find(self, line: Line) -> Path | None:
         """The file that holds the very bytes of a ledger line."""
@@ -103,9 +136,13 @@ class Block:
             yield "/".join([layer.name, "c", *map(str, at)]), self.identities[layer.name][n]
 
 
-def write_block(folder: Folder, block: Block, names: tuple[Hashable, ...], *values: Any) -> None:
-    """Compute a block from what it shares with others (`names`, `values`) and store it."""
-    results = _compute(block, dict(zip(names, values)))
+def write_block(common: Common, block: Block, names: tuple[Hashable, ...], *values: Any) -> None:
+    """Compute a block from what it shares with all (`common`) or some others (`names`, `values`) and store it."""
+    shared = common.get()
+    folder: Folder = shared[FOLDER]
+    if common.files and folder.has(block):
+        return
+    results = _compute(block, shared | dict(zip(names, values)))
     layers = [folder.layers[name] for name in block.keys]
     counts = _counts(results, layers, len(block.dates or (0,)))
     chunks = []
@@ -132,17 +169,8 @@ def write_block(folder: Folder, block: Block, names: tuple[Hashable, ...], *valu
 
 
 def _compute(block: Block, results: dict[Hashable, Any]) -> dict[str, Any]:
-    last = {need: n for n, node in enumerate(block.nodes) for need in node.dependencies}
-    kept = set(block.keys.values())
-    for n, node in enumerate(block.nodes):
-        try:
-            results[node.key] = node({need: results[need] for need in node.dependencies})
-        except Exception as error:
-            raise _fault(block, key_split(node.key), error) from error
-        for need in node.dependencies:
-            if last[need] == n and need not in kept:
-                del results[need]
-    layers = {name: np.asarray(results[key]) for name, key in block.keys.items()}
+    work = _Work(block, results)
+    layers = {name: np.asarray(work.value(key)) for name, key in block.keys.items()}
     for name, values in layers.items():
         if values.shape != block.shape:
             found = ValueError(f"it came out with shape {values.shape}, not {block.shape}")
@@ -150,9 +178,80 @@ def _compute(block: Block, results: dict[Hashable, Any]) -> dict[str, Any]:
     return layers
 
 
-def _fault(block: Block, what: str, error: Exception) -> RuntimeError:
+class _Work:
+    """A block's own tasks: each runs when its result is first asked for, which is kept until its last user is done.
+
+    So a task that takes its arguments one by one (`on_demand`) reads no predictor of cells that an earlier one settled.
+    """
+
+    def __init__(self, block: Block, results: dict[Hashable, Any]):
+        self.block, self.results = block, results
+        self.nodes: dict[Hashable, Any] = {node.key: node for node in block.nodes}
+        self.users = Counter(need for node in block.nodes for need in node.dependencies)
+        self.users.update(block.keys.values())
+        self.sized = {task.key for key in block.keys.values() if (task := on_demand(self.nodes, key)) is not None}
+
+    def value(self, key: Hashable) -> Any:
+        """The result under a key. A stack, not recursion: long chains of tasks are normal."""
+        stack = [key]
+        while stack:
+            top = stack[-1]
+            if top in self.results:
+                stack.pop()
+            elif waiting := self._waiting(top):
+                stack.extend(waiting)
+            else:
+                self._run(self.nodes[top])
+        return self.results[key]
+
+    def _waiting(self, key: Hashable) -> list[Hashable]:
+        if key in self.sized:
+            return []
+        return [need for need in self.nodes[key].dependencies if need not in self.results]
+
+    def _run(self, node: Any) -> None:
+        try:
+            if node.key in self.sized:
+                found = node.func.on_demand(self.block.shape, *(partial(self.value, ref.key) for ref in node.args))
+            else:
+                found = node({need: self.results[need] for need in node.dependencies})
+        except BlockFault:
+            raise
+        except Exception as error:
+            raise _fault(self.block, key_split(node.key), error) from error
+        self.results[node.key] = found
+        for need in node.dependencies:
+            self.users[need] -= 1
+            if not self.users[need]:
+                self.results.pop(need, None)
+
+
+def on_demand(nodes: Mapping[Hashable, Any], key: Hashable) -> Any:
+    """The task behind one layer of a block that takes its arguments one by one, if there is one.
+
+    It is the task of the key itself, or the one that a layer is taken out of: both have the shape of the block.
+    """
+    node: Any = nodes.get(key)
+    if isinstance(node, Task) and isinstance(node.func, itemgetter) and len(node.args) == 1:
+        node = nodes.get(getattr(node.args[0], "key", None))
+    able = isinstance(node, Task) and hasattr(node.func, "on_demand") and not node.kwargs
+    return node if able and all(isinstance(arg, TaskRef) for arg in node.args) else None
+
+
+def spare(nodes: dict[Hashable, Any], keys: Iterable[Hashable], shape: tuple[int, ...]) -> None:
+    """Cut the predictors off a block of maps whose mask, where it lies in memory, leaves nothing to predict."""
+    for key in keys:
+        task = on_demand(nodes, key)
+        if task is None or not getattr(task.func, "masked", False):
+            continue
+        where = nodes.get(task.args[-1].key)
+        if isinstance(where, DataNode) and isinstance(where.value, np.ndarray) and not where.value.any():
+            nodes[task.key] = Task(task.key, task.func.all_masked, shape, task.args[-1])
+
+
+def _fault(block: Block, what: str, error: Exception) -> BlockFault:
     layers = ", ".join(block.keys)
-    return RuntimeError(f"{block.where} of {layers} failed in {what!r}: {type(error).__name__}: {error}")
+    return BlockFault(f"{block.where} of {layers} failed in {what!r}: {type(error).__name__}: {error}")
 
 
 def _put(folder: Folder, key: str, data: bytes) -> None:
@@ -194,38 +293,49 @@ def _counts(results: Mapping[str, Any], layers: Sequence[Layer], dates: int) -> 
         mapped = np.isfinite(main).sum() if main.dtype.kind == "f" else main.size
         counts: dict[str, Any] = {"cells": main.size, "mapped": int(mapped)}
         if "status" in part:
-            pairs = part["status"].astype("i8") << 8
-            if "culprit" in part and part["culprit"].shape == pairs.shape:
-                pairs = pairs | part["culprit"].astype("i8")
-            values, numbers = np.unique(pairs, return_counts=True)
-            counts["flags"] = {f"{v >> 8}.{v & 255}": int(c) for v, c in zip(values.tolist(), numbers)}
+            flags = [part[name] for name in ("status", "culprit") if name in part]
+            if flags[0].dtype != "u1" or flags[0].shape != flags[-1].shape or flags[0].dtype != flags[-1].dtype:
+                flags = [flags[0].astype("u1")]
+            pairs = flags[0].astype("u2") << 8 | (flags[1] if len(flags) > 1 else 0)
+            numbers = np.bincount(pairs.ravel())
+            counts["flags"] = {f"{v >> 8}.{v & 255}": int(numbers[v]) for v in np.flatnonzero(numbers).tolist()}
         found.append(json.dumps(counts, separators=(",", ":"), sort_keys=True))
     return found
 
 
 def graph_of(
     nodes: Mapping[Hashable, GraphNode], folder: Folder, blocks: Sequence[Block]
-) -> tuple[dict[Any, GraphNode], str]:
-    """The task graph that computes and stores the blocks, and its one final key.
+) -> tuple[dict[Any, GraphNode], str, str]:
+    """The task graph that computes and stores the blocks; the name of their keys, and its one final key.
 
-    A task that a single block needs goes into the block's own; the others stay as they are.
+    A task that a single block needs goes into the block's own; values that several need (the model, opened sources,
+    axes) into what all have in common; the tasks of several blocks stay as they are.
     """
     owner = _owners(nodes, blocks)
-    graph: dict[Any, GraphNode] = {key: nodes[key] for key, who in owner.items() if who < 0}
+    shared = {key: nodes[key] for key, who in owner.items() if who < 0}
+    values = {key: node.value for key, node in shared.items() if isinstance(node, DataNode)}
+    graph = {key: node for key, node in shared.items() if key not in values}
+    graph |= {need: nodes[need] for node in graph.values() for need in _needs(node) if need in values}
     run = uuid.uuid4().hex
-    place, final = f"folder-{run}", f"written-{run}"
+    place, write, final = f"common-{run}", f"write-{run}", f"written-{run}"
+    common = Common.of({**values, FOLDER: folder}, folder.own("common"))
+    graph[place] = DataNode(place, common)
     ends = []
     for number, block in enumerate(blocks):
         own = _in_order(nodes, owner, number, block)
         outside = {need for node in own for need in node.dependencies} | set(block.keys.values())
-        needs: tuple[Any, ...] = tuple(sorted(outside - {node.key for node in own}, key=str))
+        outside -= {node.key for node in own} | values.keys()
+        needs: tuple[Any, ...] = tuple(sorted(outside, key=str))
         whole = dataclasses.replace(block, nodes=own)
-        end = (f"write-{run}", number)
+        end = (write, number)
         graph[end] = Task(end, write_block, TaskRef(place), whole, needs, *(TaskRef(need) for need in needs))
         ends.append(end)
-    graph[place] = DataNode(place, folder)
     graph[final] = Task(final, _nothing, *(TaskRef(end) for end in ends))
-    return graph, final
+    return graph, write, final
+
+
+def _needs(node: Any) -> Collection[Hashable]:
+    return node.dependencies if isinstance(node, GraphNode) else ()  # else a result that lies on a cluster
 
 
 def _nothing(*_: Any) -> None:

@@ -1,6 +1,7 @@
 """Calls the rooms by name from a shell.
 
-Exit codes: 0 done, 2 wrong use, 3 bad input (what is wrong is printed), 130 or 143 stopped by a signal.
+Exit codes: 0 done, 1 found wanting (verify), 2 wrong use, 3 bad input (what is wrong is printed), 130 or 143 stopped by
+a signal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import xarray as xr
 
-DONE, WRONG_USE, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 2, 3, 130, 143
+DONE, WANTING, WRONG_USE, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+SHOWN = 20  # faults of one store that are printed
 
 
 class _Terminated(KeyboardInterrupt):
@@ -61,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     cube.add_argument("config", metavar="CONFIG.toml", help="grid, days and sources; see docs/getting-data.md")
     cube.add_argument("out", metavar="OUT.zarr", help="store to write; a stopped write goes on where it stopped")
     cube.add_argument("--fresh", action="store_true", help="start anew instead of going on with an unfinished store")
+    cube.add_argument(
+        "--packed", action="store_true", help="all predictors of a place in one chunk: faster to map from"
+    )
     cube.add_argument("--dry-run", action="store_true", help="open and check everything, write nothing")
     cube.set_defaults(run=_cube)
 
@@ -136,6 +141,22 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--units", type=_pairs, default={}, help="at your word, such as reference=%%,coarse='m3 m-3'")
     judge.add_argument("--title", help="of the page")
     judge.set_defaults(run=_judge)
+
+    doctor = commands.add_parser("doctor", help="say what smgrid runs on: versions, compiled kernels, cores, memory")
+    doctor.set_defaults(run=_doctor)
+
+    bench = commands.add_parser("bench", help="say how fast a model maps a cube on this machine; writes nothing")
+    bench.add_argument("cube", metavar="CUBE", help="Zarr store or NetCDF file with the predictors")
+    bench.add_argument("model", metavar="MODEL", help="folder of a saved model")
+    bench.add_argument("--layers", type=_names, default=["soil_moisture", "status"], help="comma-separated layers")
+    bench.add_argument("--seconds", type=float, default=10, help="how long to measure (%(default)s)")
+    bench.set_defaults(run=_bench)
+
+    verify = commands.add_parser(
+        "verify", help="check every byte of stored maps; exit code 1 where one is not as written"
+    )
+    verify.add_argument("paths", metavar="MAPS.zarr", nargs="+", help="stores that smgrid wrote")
+    verify.set_defaults(run=_verify)
     return parser
 
 
@@ -166,6 +187,7 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _cube(args: argparse.Namespace) -> None:
+    from smgrid.packing import pack_cube
     from smgrid.recipe import build
     from smgrid.store import write_zarr
 
@@ -176,7 +198,7 @@ def _cube(args: argparse.Namespace) -> None:
     if args.dry_run:
         print("dry run: nothing written")
         return
-    write_zarr(cube, args.out, resume=not args.fresh)
+    write_zarr(pack_cube(cube) if args.packed else cube, args.out, resume=not args.fresh)
     print(f"written: {args.out}")
 
 
@@ -242,6 +264,32 @@ def _check_figure(path: Path) -> None:
         raise FileNotFoundError(f"--figure: there is no folder {path.parent} to draw {path.name} in")
 
 
+def _bench(args: argparse.Namespace) -> None:
+    from smgrid.files import existing, open_cube
+    from smgrid.modelfiles import load_model
+    from smgrid.pace import measure
+
+    model = load_model(existing(args.model, "model"))
+    print(measure(open_cube(args.cube), model, layers=args.layers, seconds=args.seconds))
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from smgrid.integrity import verify
+
+    wanting = 0
+    for path in args.paths:
+        faults = verify(path)
+        for fault in faults[:SHOWN]:
+            print(f"{path}: {fault}")
+        if len(faults) > SHOWN:
+            print(f"{path}: and {len(faults) - SHOWN} more")
+        print(
+            f"{path}: {f'{len(faults)} files are not as they were written' if faults else 'every byte is as written'}"
+        )
+        wanting += bool(faults)
+    return WANTING if wanting else DONE
+
+
 def _predict(args: argparse.Namespace) -> None:
     from smgrid.files import existing, open_cube
     from smgrid.modelfiles import load_model
@@ -286,6 +334,12 @@ def _judge(args: argparse.Namespace) -> None:
     for saying in sayings(verdict):
         print(f"{saying.about}\n" + "\n".join(f"  {line}" for line in saying.lines))
     print(f"written: {out}")
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    from smgrid.doctor import doctor
+
+    print(doctor())
 
 
 def _named(paths: list[str]) -> dict[str, str]:

@@ -76,6 +76,14 @@ def is_table(samples: Any) -> bool:
     return hasattr(samples, "columns")
 
 
+def with_index(samples: Any) -> Any:
+    """A table whose named index (station, time, ...) stands among its columns, where groupby and set_index took it from."""
+    if not is_table(samples):
+        return samples
+    named = [name for name in samples.index.names if name is not None and name not in samples.columns]
+    return samples.reset_index(named) if named else samples
+
+
 def names_of(samples: Any) -> list[str]:
     """Names of all that samples hold."""
     if is_table(samples):

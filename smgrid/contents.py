@@ -14,11 +14,15 @@ import json
 import os
 import sys
 import types
+import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+import dask
 import numpy as np
-from dask._task_spec import GraphNode, TaskRef
+from dask._task_spec import GraphNode, Task, TaskRef
+from dask.delayed import Delayed
 from dask.tokenize import tokenize
 
 from smgrid.files import Words
@@ -26,6 +30,8 @@ from smgrid.files import Words
 _TRANSPARENT = ("ImplicitToExplicitIndexingAdapter", "CopyOnWriteArray", "MemoryCachedArray", "NumpyIndexingAdapter")
 _ELEMENTWISE = ("_ElementwiseFunctionArray", "NativeEndiannessArray", "BoolTypeArray")
 
+
+BATCH = 64  # files that one task reads to know them
 
 Dims = tuple[
     tuple[Any, bool], ...
@@ -182,9 +188,13 @@ class _ZarrSource:
         for (places, kept), chunks, size in zip(dims, touched, sizes):
             parts.append(f"{_spell(places, chunks[0] * size if len(chunks) else 0)}{'' if kept else '!'}")
         name = self.array.metadata.encode_chunk_key
-        return parts + [
-            contents.file(os.path.join(self.folder, name(at))) or "empty" for at in itertools.product(*touched)
-        ]
+        return parts + [contents.chunk(self.folder, name(at)) or "empty" for at in itertools.product(*touched)]
+
+    def chunk_files(self, dims: Dims) -> list[str]:
+        """Names in the folder of the files that hold a region."""
+        sizes = getattr(self.array, "shards", None) or self.array.chunks
+        touched = [_cells(places, size) for (places, _), size in zip(dims, sizes)]
+        return [self.array.metadata.encode_chunk_key(at) for at in itertools.product(*touched)]
 
 
 def _cells(places: Any, size: int) -> list[int]:
@@ -229,19 +239,43 @@ class _FileSource:
 class Contents:
     """Digests of files and literals, each made once."""
 
-    def __init__(self) -> None:
-        self._files: dict[str, str | None] = {}
+    def __init__(self, files: dict[str, str | None] | None = None) -> None:
+        self._files: dict[str, str | None] = (
+            {} if files is None else files
+        )  # outlives this, where someone else holds it
+        self._chunks: dict[str, dict[str, str | None]] = {}  # by folder and name: there are many of them
         self._literals: dict[int, tuple[Any, str]] = {}  # by id; the object is held, so that its id stays its own
 
     def file(self, path: str) -> str | None:
         """SHA-256 of a file; None where there is none."""
         if path not in self._files:
-            try:
-                with open(path, "rb") as file:
-                    self._files[path] = hashlib.file_digest(file, "sha256").hexdigest()
-            except FileNotFoundError:
-                self._files[path] = None
+            self._files[path] = digest_of_file(path)
         return self._files[path]
+
+    def chunk(self, folder: str, name: str) -> str | None:
+        """SHA-256 of a chunk's file; None where there is none."""
+        chunks = self._chunks.setdefault(folder, {})
+        if name not in chunks:
+            chunks[name] = digest_of_file(os.path.join(folder, name))
+        return chunks[name]
+
+    def learn(self, views: Iterable[View]) -> None:
+        """Read the chunks under some regions on Dask's active scheduler: many threads or workers are sooner done."""
+        names: dict[str, dict[str, None]] = {}
+        for view in views:
+            if isinstance(view.source, _ZarrSource):
+                names.setdefault(view.source.folder, {}).update(dict.fromkeys(view.source.chunk_files(view.dims)))
+        run, work = uuid.uuid4().hex, dict[Any, Task]()
+        for folder, found in names.items():
+            new = [name for name in found if name not in self._chunks.get(folder, ())]
+            for some in (new[n : n + BATCH] for n in range(0, len(new), BATCH)):
+                key = (f"smgrid-known-{run}", len(work))
+                work[key] = Task(key, digests_of, folder, some)
+        if sum(len(task.args[1]) for task in work.values()) > BATCH:
+            tasks = [Delayed(key, work) for key in work]  # type: ignore[no-untyped-call]
+            for task, digests in zip(work.values(), dask.base.compute(*tasks, optimize_graph=False)):
+                folder, some = task.args
+                self._chunks.setdefault(folder, {}).update(zip(some, digests))
 
     def literal(self, value: Any) -> str:
         """Identity of a function, an object or a plain value."""
@@ -309,6 +343,20 @@ class Contents:
                     parts.append(seen.__name__ if isinstance(seen, types.ModuleType) else self.literal(seen))
         held = [cell.cell_contents for cell in function.__closure__ or ()]
         return digest_of("code", *parts, *map(self.literal, (function.__defaults__, function.__kwdefaults__, held)))
+
+
+def digest_of_file(path: str) -> str | None:
+    """SHA-256 of a file; None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def digests_of(folder: str, names: Sequence[str]) -> list[str | None]:
+    """SHA-256 of files in a folder."""
+    return [digest_of_file(os.path.join(folder, name)) for name in names]
 
 
 def _import_name(value: Any) -> str | None:

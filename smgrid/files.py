@@ -91,11 +91,11 @@ def open_cube(path: str | Path) -> xr.Dataset:
     Parameters
     ----------
     path : path
-        A Zarr store, or a NetCDF file (`.nc`, `.nc4`, `.cdf`).
+        A Zarr store, packed (`smgrid.pack_cube`) or not, or a NetCDF file (`.nc`, `.nc4`, `.cdf`).
 
     Returns
     -------
-    Dataset
+    Dataset, one variable a predictor
         Dask-backed; on the chunks of the file where it has some.
 
     Raises
@@ -107,10 +107,12 @@ def open_cube(path: str | Path) -> xr.Dataset:
     """
     import xarray as xr
 
+    from smgrid.packing import unpack_cube
+
     path = existing(path, "cube")
     try:
         if path.is_dir():
-            return xr.open_zarr(path, decode_coords="all", consolidated=False)
+            return unpack_cube(xr.open_zarr(path, decode_coords="all", consolidated=False))
         if path.suffix.lower() not in (".nc", ".nc4", ".cdf"):
             raise ValueError("a cube is a Zarr store or a NetCDF file (.nc)")
         cube = xr.open_dataset(path, decode_coords="all", chunks={}, engine="netcdf4")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import operator
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 import dask
@@ -61,7 +61,7 @@ def block_identities(array: Any) -> dict[tuple[int, ...], str | None]:
 
 
 def identities(
-    graph: Mapping[Any, Any], wanted: Mapping[Hashable, tuple[int | None, int]]
+    graph: Mapping[Any, Any], wanted: Mapping[Hashable, tuple[int | None, int]], contents: Contents | None = None
 ) -> dict[Hashable, list[str | None]]:
     """Say what the results under some keys of a task graph are made of, one slice along an axis after the other.
 
@@ -72,13 +72,17 @@ def identities(
     wanted : mapping of key to (axis, n)
         The block's n slices along the axis are identified each for itself; with axis None the block as a whole.
         A slice cut out of a larger block is what the same slice of the larger block is.
+    contents : Contents, optional
+        What is known of files already; the chunks of Zarr stores are then read on Dask's active scheduler.
 
     Returns
     -------
     dict of key to list of str or None
     """
     with dask.config.set({"tokenize.ensure-deterministic": True}):
-        whole = _Graph(convert_legacy_graph(dict(graph)), Contents())
+        whole = _Graph(convert_legacy_graph(dict(graph)), contents or Contents())
+        if contents is not None:
+            contents.learn(whole.regions(wanted))
         found = {
             key: [whole.digest(key)] if axis is None else whole.slices(key, axis, n)
             for key, (axis, n) in wanted.items()
@@ -103,6 +107,18 @@ class _Graph:
         self.digests: dict[Hashable, str | None] = {}
         self.views: dict[Hashable, View | None] = {}
         self.reasons: set[str] = set() if reasons is None else reasons
+
+    def regions(self, keys: Iterable[Hashable]) -> Iterator[View]:
+        """The regions of sources that the results under some keys are made of."""
+        stack, seen = list(keys), set(keys)
+        while stack:
+            key = stack.pop()
+            if (view := self.view(key)) is not None:
+                yield view
+            elif key in self.nodes:
+                new = self.nodes[key].dependencies - seen
+                seen |= new
+                stack.extend(new)
 
     def digest(self, key: Hashable) -> str | None:
         """Identity of one key's result. A stack, not recursion: long chains of tasks are normal."""

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smgrid import __version__
+from smgrid.cells import Known, judge
 from smgrid.conformal import bounds
 from smgrid.models import Model
 from smgrid.regressors import one_thread
 from smgrid.shapes import (
     BEYOND,
     INSIDE,
-    INVALID,
     MASKED,
-    MISSING,
     NOT_PREDICTED,
     OUTSIDE,
-    PREDICTED,
     layer_attributes,
 )
 from smgrid.units import Conversion
@@ -39,7 +38,8 @@ NOTHING = dict.fromkeys(("soil_moisture", "spread", "lower", "upper", "dissimila
 NOTHING |= {"status": 0, "culprit": 0, "applicability": NOT_PREDICTED}
 """What stands in a cell that has no prediction, by variable."""
 
-TILE = 65536  # rows encoded at once inside a block; bounds memory whatever the chunk
+TILE = 65536  # cells encoded at once inside a block; bounds memory whatever the chunk
+CACHED = 8192  # cells of which a tile stays in the second cache between gathering and kernel
 
 
 def dtype_of(variable: str) -> str:
@@ -161,66 +161,76 @@ class Plan:
         -------
         array, or tuple of arrays where there are several layers; each has the dims and shape of the block
         """
-        placed = [_placed(a, i.axes, self.ndim) for a, i in zip(arrays, self.inputs)]
-        shape = np.broadcast_shapes(*(a.shape for a in placed))
-        where = placed.pop().astype(bool) if self.masked else None
-        values = [i.conversion(a) for a, i in zip(placed, self.inputs)]
-        status, culprit = self._judge(values, where, shape)
+        shape = np.broadcast_shapes(*(_placed(a, i.axes, self.ndim).shape for a, i in zip(arrays, self.inputs)))
+        return self.on_demand(shape, lambda: model, *(partial(np.asarray, a) for a in arrays))
+
+    def on_demand(self, shape: tuple[int, ...], model: Callable[[], Model], *reads: Callable[[], Any]) -> Any:
+        """Predict one block of a known shape; its inputs are read one by one, as long as any cell may be predicted."""
+        status, culprit = np.zeros(shape, "u1"), np.zeros(shape, "u1")
+        values = self._judge([self._reading(n, read) for n, read in enumerate(reads)], status, culprit)
         made = {
-            name: np.full(status.size, NOTHING[name], dtype_of(name))
+            name: np.full(shape, NOTHING[name], dtype_of(name))
             for name in self.wanted.names
             if name not in ("status", "culprit")
         }
-        known = np.flatnonzero(status.ravel() <= OUTSIDE)
-        with one_thread():
-            for start in range(0, known.size if made else 0, TILE):
-                cells = known[start : start + TILE]
-                for name, found in self._tile(model, _columns(values, cells, shape)).items():
-                    made[name][cells] = found
+        if made and (status <= OUTSIDE).any():
+            self._fill(made, model(), status, values)
         made |= {"status": status, "culprit": culprit}
-        layers = tuple(made[name].reshape(shape) for name in self.wanted.names)
+        layers = tuple(made[name] for name in self.wanted.names)
         return layers[0] if len(layers) == 1 else layers
 
-    def _tile(self, model: Model, columns: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def all_masked(self, shape: tuple[int, ...], where: Any) -> Any:
+        """A block without a cell to predict; it depends on nothing but its mask."""
+        rest: list[Any] = [None] * (len(self.names) - 1)
+        return self.on_demand(shape, lambda: None, *rest, lambda: where)  # type: ignore[arg-type, return-value]
+
+    def _reading(self, number: int, read: Callable[[], Any]) -> Callable[[], NDArray[Any]]:
+        i = self.inputs[number]
+        return lambda: i.conversion(_placed(read(), i.axes, self.ndim))
+
+    def _judge(
+        self, reads: list[Callable[[], NDArray[Any]]], status: NDArray[np.uint8], culprit: NDArray[np.uint8]
+    ) -> list[NDArray[Any]]:
+        """Status and culprit of every cell, predictor by predictor; gives the predictors that had to be read."""
+        left, values = status.size, list[NDArray[Any]]()
+        if self.masked:
+            status[np.broadcast_to(~reads.pop()().astype(bool), status.shape)] = MASKED
+            left -= int(np.count_nonzero(status))
+        asked = {"status", "culprit"} & set(self.wanted.names)
+        for number, (read, i) in enumerate(zip(reads, self.inputs), start=1):
+            if not left:
+                break
+            values.append(read())
+            left = judge(values[-1], status, culprit, number, i.plausible, i.trained if asked else None)
+        return values
+
+    def _fill(
+        self, made: dict[str, NDArray[Any]], model: Model, status: NDArray[np.uint8], values: list[NDArray[Any]]
+    ) -> None:
+        """Lay predictions down, a tile of known cells at a time."""
+        known, size = Known.of(status, values, model.encoding), min(TILE, max(model.kernel.cells, CACHED))
+        dtype = "f8" if {"dissimilarity", "applicability"} & made.keys() else model.kernel.dtype
+        with one_thread():
+            for start in range(0, known.count, size):
+                tile = known.tile(start, min(start + size, known.count), dtype)
+                for name, found in self._tile(model, tile).items():
+                    known.put(found, start, made[name])
+
+    def _tile(self, model: Model, tile: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """All variables of some cells that have every predictor: encoded once, every tree walked once."""
         names, found = set(self.wanted.names), dict[str, NDArray[Any]]()
-        rows = model.inputs(columns)
+        apart = bool(names & {"dissimilarity", "applicability"})
         if "spread" in names:
-            found["soil_moisture"], found["spread"] = model.predict_spread(rows)
+            found["soil_moisture"], found["spread"] = model.predict_spread(tile)
         elif names & {"soil_moisture", "lower", "upper"}:
-            found["soil_moisture"] = model.predict_inputs(rows)
+            found["soil_moisture"] = model.predict_tile(tile)
         if names & {"lower", "upper"}:
             found["lower"], found["upper"] = bounds(found["soil_moisture"], self.wanted.half)
-        if names & {"dissimilarity", "applicability"} and model.calibration is not None:
-            index = model.calibration.reach.dissimilarity(rows)
+        if apart and model.calibration is not None:
+            index = model.calibration.reach.dissimilarity(tile.T)
             found["dissimilarity"] = index
             found["applicability"] = np.where(index <= np.float32(self.wanted.threshold), INSIDE, BEYOND)
         return {name: values for name, values in found.items() if name in names}
-
-    def _judge(
-        self, values: list[NDArray[Any]], where: NDArray[np.bool_] | None, shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Status and culprit of every cell, predictor by predictor; the first that fails is named."""
-        status, culprit = np.zeros(shape, "u1"), np.zeros(shape, "u1")
-        trained = {"status", "culprit"} & set(self.wanted.names)
-        for number, (value, i) in enumerate(zip(values, self.inputs), start=1):
-            missing = np.isnan(value)
-            low, high = i.plausible
-            bad = missing | ~((value >= low) & (value <= high)) if low > -np.inf else ~np.isfinite(value)
-            if bad.any():
-                first = bad & (status < MISSING)
-                culprit[first] = number
-                status[first] = np.where(np.broadcast_to(missing, shape)[first], MISSING, INVALID)
-            if trained and i.trained is not None:
-                low, high = i.trained
-                out = ((value < low) | (value > high)) & (status == PREDICTED)
-                if out.any():
-                    culprit[out] = number
-                    status[out] = OUTSIDE
-        if where is not None:
-            masked = np.broadcast_to(~where, shape)
-            status[masked], culprit[masked] = MASKED, 0
-        return status, culprit
 
 
 def _placed(array: Any, axes: tuple[int, ...], ndim: int) -> NDArray[Any]:
@@ -230,16 +240,3 @@ def _placed(array: Any, axes: tuple[int, ...], ndim: int) -> NDArray[Any]:
     for axis, size in zip(sorted(axes), array.shape):
         shape[axis] = size
     return array.reshape(shape)
-
-
-def _columns(values: list[NDArray[Any]], cells: NDArray[np.intp], shape: tuple[int, ...]) -> list[NDArray[Any]]:
-    """Values of some cells of the block, an array a predictor; what is smaller than the block is never blown up."""
-    place = np.unravel_index(cells, shape)
-    return [
-        v.reshape(-1)[cells]
-        if v.shape == shape
-        else v[tuple(p if n > 1 else 0 for p, n in zip(place, v.shape))]
-        if v.size > 1
-        else np.full(cells.size, v.reshape(()))
-        for v in values
-    ]

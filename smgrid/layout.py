@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from smgrid.blocks import ZSTD_LEVEL
+from smgrid.ledger import Line
 from smgrid.manifest import as_json, read_manifest
 
 
@@ -70,6 +72,13 @@ def foreign_files(root: Path) -> list[str]:
         names |= set(json.loads((root / "zarr.json").read_text())["consolidated_metadata"]["metadata"])
     parts = (path.relative_to(root).parts for path in files_in(root))
     return sorted("/".join(p) for p in parts if p[0] not in names and p != ("zarr.json",))
+
+
+def vouched(root: Path, chunks: Collection[str]) -> list[Line]:
+    """Ledger lines of what is ours beside the chunks: metadata, coordinates, the manifest."""
+    names = {path.relative_to(root).as_posix() for path in files_in(root)}
+    names -= {"smgrid/ledger", *chunks, *foreign_files(root)}
+    return [Line(name, hashlib.sha256((root / name).read_bytes()).hexdigest()) for name in names]
 
 
 def check_ours(root: Path, fate: str) -> None:

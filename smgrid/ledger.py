@@ -44,16 +44,28 @@ def _check(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def read_lines(path: Path) -> dict[str, Line]:
-    """The ledger's valid lines by key; torn or altered ones are passed over."""
+def read_lines(path: Path, offset: int = 0) -> dict[str, Line]:
+    """The ledger's valid lines by key, from an offset on; torn or altered ones are passed over."""
     lines = {}
-    with suppress(FileNotFoundError):
-        for text in path.read_text("utf-8", errors="replace").split("\n"):
+    with suppress(FileNotFoundError), open(path, "rb") as file:
+        file.seek(offset)
+        for text in file.read().decode("utf-8", errors="replace").split("\n"):
             body, _, check = text.rpartition("\t")
             if body and check == _check(body) and body.count("\t") == 3:
                 line = Line(*body.split("\t"))
                 lines[line.key] = line
     return lines
+
+
+def damaged_lines(path: Path) -> int:
+    """How many lines of a finished ledger are torn, altered, or not in their place."""
+    try:
+        text = path.read_text("utf-8", errors="replace")
+    except FileNotFoundError:
+        return 0
+    lines = text.split("\n")
+    good = [str(line) for line in sorted(read_lines(path).values())]
+    return 0 if lines == [*good, ""] else max(1, len(lines) - 1 - len(good))
 
 
 def finished(lines: Iterable[Line]) -> bytes:

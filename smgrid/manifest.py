@@ -132,7 +132,7 @@ def describe(maps: xr.Dataset, chunks: Mapping[str, int]) -> dict[str, Any]:
     layers = {}
     for variable, layer in maps.data_vars.items():
         if {"y", "x"} <= set(layer.dims):
-            told = {k: layer.attrs[k] for k in ("units", "flag_meanings") if k in layer.attrs}
+            told = {k: layer.attrs[k] for k in ("units", "flag_meanings", "predictors") if k in layer.attrs}
             told |= {k: float(layer.attrs[k]) for k in ("level",) if k in layer.attrs}
             if "flag_values" in layer.attrs:
                 told["flag_values"] = np.asarray(layer.attrs["flag_values"]).tolist()
@@ -171,8 +171,7 @@ def check_same(root: Path, known: Mapping[str, Any] | None, manifest: Mapping[st
             found.append(f"the layers are {sorted(old or ())} there and {sorted(new)} here")
         elif isinstance(new, dict) and isinstance(old, dict):
             for name in sorted({*old, *new}):
-                if old.get(name) != new.get(name):
-                    found.append(f"{part}, {name}: {old.get(name)} there, {new.get(name)} here")
+                found += [f"{part}, {name}{diff}" for diff in _differences(old.get(name), new.get(name))]
         elif old != new:
             found.append(f"the {part} is {old} there and {new} here")
     if (known["dates"] is None) != (manifest["dates"] is None):
@@ -181,6 +180,13 @@ def check_same(root: Path, known: Mapping[str, Any] | None, manifest: Mapping[st
         raise ValueError(
             f"{root} holds other maps: {'; '.join(found)}. Write to another path, or start anew with resume=False"
         )
+
+
+def _differences(old: Any, new: Any) -> list[str]:
+    """What differs between two parts of a manifest, entry by entry."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [f", {key}{more}" for key in sorted({*old, *new}) for more in _differences(old.get(key), new.get(key))]
+    return [] if old == new else [f": {old} there, {new} here"]
 
 
 def chunk_keys(layers: Mapping[str, Any], dates: Sequence[str] | None) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,11 +20,12 @@ from numpy.typing import NDArray
 from smgrid import __version__
 from smgrid.arrays import fingerprint
 from smgrid.calibration import Calibration, calibrate
-from smgrid.columns import SOIL, check_decibels, days_of, is_table, names_of, sample_columns, target_column
+from smgrid.columns import SOIL, check_decibels, days_of, is_table, names_of, sample_columns, target_column, with_index
 from smgrid.features import PAPER, Predictor, contract, encode
-from smgrid.regressors import is_fitted, on_one_thread, predict_rows
+from smgrid.kernels import Kernel, kernel_of
+from smgrid.regressors import is_fitted
 from smgrid.resampling import station_of
-from smgrid.spread import is_forest, mean_and_spread
+from smgrid.spread import is_forest
 from smgrid.units import canonical
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 log = logging.getLogger("smgrid")
+
+_ONE_AT_A_TIME = threading.Lock()
 
 MAKING = {"averaging": ("vv", "vh"), "spreading": ("smap", "air_temperature", "precipitation")}
 """Attributes that say how a predictor was made; a map must be made as the training rows were."""
@@ -97,6 +102,8 @@ class Model:
         """
         if isinstance(estimator, Model):
             return estimator
+        if isinstance(estimator, str | os.PathLike):
+            raise TypeError(f"a model is no path: smgrid.load_model({os.fspath(estimator)!r})")
         if not hasattr(estimator, "predict"):
             raise TypeError(f"a model has predict(rows); {type(estimator).__name__} has none")
         if not is_fitted(estimator):
@@ -161,34 +168,41 @@ class Model:
         return f"smgrid.Model-{self.digest}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_engine"}
+        return {k: v for k, v in self.__dict__.items() if k != "kernel"}
 
     # ---- prediction
 
     @cached_property
-    def _engine(self) -> Any:
-        return on_one_thread(self.regressor)
+    def kernel(self) -> Kernel:
+        """The regressor made ready to predict, once a process; it is not pickled."""
+        with _ONE_AT_A_TIME:  # threads that ask at once wait for the first
+            made = self.__dict__.get("kernel")
+            if made is not None:
+                return made
+            return kernel_of(self.regressor, None if self.encoded else self.columns, encoded=self.encoded)
+
+    @property
+    def encoding(self) -> list[Predictor] | None:
+        """How values become inputs of the regressor; None where it takes them as they are."""
+        return list(self.predictors.values()) if self.encoded else None
 
     def predict_columns(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Predict rows given as one array (n,) a predictor, in canonical units; all values finite.
 
         Encode in float64, predict, round once to float32: a row's result never depends on its neighbours.
         """
-        return self.predict_inputs(self.inputs(columns))
-
-    def inputs(self, columns: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-        """Rows (n, k) as the regressor takes them, of one array (n,) a predictor."""
         if self.encoded:
-            return encode(columns, list(self.predictors.values()))
-        return np.stack([np.asarray(c, "f8") for c in columns], axis=1)
+            return self.predict_tile(encode(columns, list(self.predictors.values())).T)
+        return self.predict_tile(np.stack([np.asarray(c, "f8") for c in columns]))
 
-    def predict_inputs(self, rows: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Predict rows that `inputs` made."""
-        return predict_rows(self._engine, rows, None if self.encoded else self.columns)
+    def predict_tile(self, tile: NDArray[Any]) -> NDArray[np.float32]:
+        """Predict cells from their inputs (inputs, n)."""
+        return self.kernel(np.ascontiguousarray(tile, self.kernel.dtype))
 
-    def predict_spread(self, rows: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Predict rows that `inputs` made, and the spread of a forest's trees with them."""
-        return mean_and_spread(self._engine, rows)
+    def predict_spread(self, tile: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Predict cells from their inputs (inputs, n), and the spread of a forest's trees with them."""
+        forest: Any = self.kernel  # a kernel of trees, or the library
+        return forest.spread(np.ascontiguousarray(tile, forest.dtype))
 
     @property
     def is_forest(self) -> bool:
@@ -203,7 +217,7 @@ class Model:
         samples : Dataset (dim sample) or DataFrame
             With the model's predictors; `day_of_year` follows from `time` where it is absent.
         """
-        columns = sample_columns(samples, self.predictors, None)
+        columns = sample_columns(with_index(samples), self.predictors, None)
         whole = np.all([p.accepts(c) for p, c in zip(self.predictors.values(), columns)], axis=0)
         out = np.full(whole.shape, np.nan, "f4")
         if whole.any():
@@ -280,7 +294,7 @@ def train(
     >>> model.predict(pd.DataFrame({"vv": [-7.5]})).round(3).tolist()
     [0.25]
     """
-    predictors = contract(features)
+    samples, predictors = with_index(samples), contract(features)
     if "soil_moisture" in predictors:
         raise ValueError("features name 'soil_moisture', which is what the model learns: leave it out")
     columns = sample_columns(samples, predictors, units)
@@ -363,6 +377,10 @@ def _check_target(soil: NDArray[np.float64]) -> None:
             f"'soil_moisture': {wrong} of {known.size} targets lie outside 0..1 m3 m-3; they range from {known.min():g} "
             f"to {known.max():g}, with the median {np.median(known):g}: expected are m3 m-3. For percent: "
             "units={'soil_moisture': '%'}, or samples['soil_moisture'].attrs['units'] = '%'"
+        )
+    if known.size > 1 and np.ptp(known) == 0:
+        log.warning(
+            "train: all %d targets are %g m3 m-3, so every map will be: is this the right column?", known.size, known[0]
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -226,6 +227,8 @@ class _Values(NamedTuple):
 
 
 def _runs(results: Any) -> dict[str, xr.Dataset]:
+    if isinstance(results, str | os.PathLike):
+        raise TypeError(f"results are a Dataset, not a path: xarray.load_dataset({os.fspath(results)!r})")
     runs = {"": results} if isinstance(results, xr.Dataset) else dict(results)
     if not 1 <= len(runs) <= len(FILLS):
         raise ValueError(f"give results, or one to {len(FILLS)} of them by name, not {len(runs)}")

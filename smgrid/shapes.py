@@ -61,12 +61,14 @@ def as_cube(obj: Any) -> xr.Dataset:
 
     Parameters
     ----------
-    obj : Dataset, or DataArray with a dimension `band` whose labels are the predictors' names
+    obj : Dataset, packed or not, or DataArray with a dimension `band` whose labels are the predictors' names
     """
     import xarray as xr
 
+    from smgrid.packing import unpack_cube
+
     if isinstance(obj, xr.Dataset):
-        return obj
+        return unpack_cube(obj)
     if not isinstance(obj, xr.DataArray):
         raise TypeError(
             f"a cube is an xarray Dataset, or a DataArray with a 'band' dimension, not {type(obj).__name__}"

@@ -20,20 +20,29 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import dask
 import numpy as np
 import xarray as xr
-from dask._task_spec import convert_legacy_graph
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from smgrid.blocks import Block, Folder, Layer, StorageFullError, graph_of, replace
-from smgrid.identity import identities
-from smgrid.layout import check_ours, files_in, foreign_files, move_if_new, remove_store, swap_in, write_metadata
+from smgrid.common import in_this_process
+from smgrid.layout import (
+    check_ours,
+    files_in,
+    foreign_files,
+    move_if_new,
+    remove_store,
+    swap_in,
+    vouched,
+    write_metadata,
+)
 from smgrid.ledger import Line, count_appended, finished, one_writer, read_lines
 from smgrid.manifest import (
     CorruptStoreError,
@@ -44,11 +53,11 @@ from smgrid.manifest import (
     count_blocks,
     date_labels,
     describe,
-    made_together,
     read_manifest,
     summarise,
     tidy,
 )
+from smgrid.portions import count_blocks_of, planned_ahead, portions
 from smgrid.progress import shown
 
 __all__ = ["CorruptStoreError", "IncompleteStoreError", "StorageFullError", "open_maps", "write_zarr"]
@@ -102,7 +111,7 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
     0.1
     >>> folder.cleanup()
     """
-    target, started = _local(path), time.monotonic()
+    target, started = local_folder(path), time.monotonic()
     maps = check_maps(maps)
     partial = target.with_name(target.name + ".partial")
     for place in (target, partial, *target.parents):
@@ -162,7 +171,7 @@ def open_maps(path: Any) -> xr.Dataset:
     kind = os.path.splitext(os.fspath(path))[1].lower() if isinstance(path, str | os.PathLike) else ""
     if kind in _READERS and "://" not in os.fspath(path):
         raise ValueError(f"open_maps opens what write_zarr wrote, not {kind!r}: use {_READERS[kind]}")
-    target = _local(path)
+    target = local_folder(path)
     partial = target.with_name(target.name + ".partial")
     for root in (target, partial):
         known = read_manifest(root)
@@ -171,7 +180,7 @@ def open_maps(path: Any) -> xr.Dataset:
         if known is None and root is target:
             raise ValueError(f"{target} was not written by smgrid's write_zarr; xarray.open_zarr may open it")
         # metadata first, ledger second: a chunk is in the ledger before any reader's metadata shows it
-        maps = xr.open_zarr(root, decode_coords="all", consolidated=True) if root is target else None
+        maps = _opened(root) if root is target else None
         known = {"layers": {}} if known is None else known
         expected = chunk_keys(known["layers"], known.get("dates") if maps is None else date_labels(maps))
         there = read_lines(root / "smgrid" / "ledger")
@@ -186,7 +195,18 @@ def open_maps(path: Any) -> xr.Dataset:
     raise FileNotFoundError(f"no maps at {target}")
 
 
-def _local(path: Any) -> Path:
+def _opened(root: Path, **options: Any) -> xr.Dataset:
+    try:
+        return xr.open_zarr(root, decode_coords="all", consolidated=True, **options)
+    except Exception as error:  # a damaged zarr.json fails in as many ways as there are bytes in it
+        raise CorruptStoreError(
+            f"{root} cannot be opened ({type(error).__name__}: {error}): its metadata was changed since it was written. "
+            f"`smgrid verify {root}` says what is; write it anew with resume=False"
+        ) from error
+
+
+def local_folder(path: Any) -> Path:
+    """A local path as a store wants it; others are refused with what to do."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if text is None or "://" in text or "::" in text:
         raise ValueError(
@@ -218,7 +238,7 @@ def _calendar(
             "that have them all, or start anew with resume=False"
         )
     if append:
-        stored = xr.open_zarr(root, decode_coords="all", consolidated=True, chunks=None).isel(time=slice(len(old)))
+        stored = _opened(root, chunks=None).isel(time=slice(len(old)))
         last = stored["time"].values[-1]
         early = [date for date, at in zip(new, maps["time"].values) if date not in old and at <= last]
         if early:
@@ -266,7 +286,8 @@ class _Run:
         self.own.mkdir(parents=True, exist_ok=True)
         for orphan in self.root.rglob(f"*.{'?' * 32}.partial"):
             orphan.unlink()
-        shutil.rmtree(self.own / "next", ignore_errors=True)
+        for rest in ("next", "common"):
+            shutil.rmtree(self.own / rest, ignore_errors=True)
         if not self.readable:
             replace(self.own / "manifest.json", as_json(self.manifest))
         write_metadata(maps, whole, self.manifest["layers"], self.own / "next")
@@ -276,43 +297,69 @@ class _Run:
             encoding = {k: v for k, v in maps[name].encoding.items() if k != "grid_mapping"}
             kind = np.dtype(array.dtype).newbyteorder("<").str
             layers[name] = Layer(name, tuple(told["dims"]), tuple(array.chunks), kind, array.fill_value, encoding)
-        self.folder = Folder(str(self.root), self.lock, self.token, layers, self.readable)
-        with open(self.ledger, "ab"):  # there from now on; a finished one keeps its date
-            pass
+        with open(self.ledger, "ab") as ledger:  # there from now on; a finished one keeps its date
+            begun = ledger.tell()
+        self.folder = Folder(str(self.root), self.lock, self.token, layers, self.readable, begun)
 
     def compute(self, maps: xr.Dataset, places: tuple[int, ...] | None, progress: bool | None) -> None:
-        """Compute and store every block that is not there as it would come out."""
+        """Compute and store every block that is not there as it would come out, portion by portion."""
         layers = {name: maps[name].variable for name in self.manifest["layers"]}
-        graph = dict(HighLevelGraph.merge(*(v.data.__dask_graph__() for v in layers.values())))
-        nodes = graph | convert_legacy_graph(graph)  # results that lie on a cluster stay the futures they are
-        blocks = _blocks_of(layers, places, maps, nodes)
-        there = read_lines(self.ledger)
-        todo = [block for block in blocks if not self._is_done(block, there)]
-        self.computed, total = len(todo), len(blocks)
-        coming = {key for block in todo for layer in block.keys for key, _ in block.chunks(self.folder.layers[layer])}
-        lost = [key for key in self.expected if key not in there and key not in coming]
+        there, total = read_lines(self.ledger), count_blocks_of(layers)
+        missing = {key for key in self.expected if key not in there}
+        lost = sorted(key for key in missing if places is not None and self._date(key) not in {None, *places})
         if lost:
             raise CorruptStoreError(
                 f"the ledger of {self.root} lacks {len(lost)} chunks ({lost[0]} ...) of dates that these maps do not "
                 "hold: give maps with all dates, or start anew with resume=False"
             )
-        if not todo:
-            return
-        unknown = sum(any(None in ids for ids in block.identities.values()) for block in blocks)
-        if unknown and there:
-            log.warning("%s: %d blocks are started afresh, since their inputs cannot be identified", self.root, unknown)
-        log.info("%s: %d of %d blocks to compute", self.root, len(todo), total)
-        self._check_space(coming)
-        work, final = graph_of(nodes, self.folder, todo)
+        with ExitStack() as bar:
+            plans = portions(layers, places, maps)
+            for portion in plans if in_this_process() else planned_ahead(plans):
+                todo = [block for block in portion.blocks if not self._is_done(block, there)]
+                if not todo:
+                    continue
+                coming = missing | {
+                    key for b in todo for layer in b.keys for key, _ in b.chunks(self.folder.layers[layer])
+                }
+                if not self.computed:
+                    self._check_space(coming)
+                unknown = sum(any(None in ids for ids in b.identities.values()) for b in portion.blocks)
+                if unknown and there:
+                    log.warning(
+                        "%s: %d blocks are started afresh, since their inputs cannot be identified", self.root, unknown
+                    )
+                said = f" (portion {portion.number} of {portion.of})" if portion.of > 1 else ""
+                log.info("%s: %d of %d blocks to compute%s", self.root, len(todo), total, said)
+                if not self.computed:
+                    title = self.root.name.removesuffix(".partial")
+                    bar.enter_context(shown(progress, title, len(coming), _counter(self.ledger)))
+                self.computed += len(todo)
+                self._run(portion.nodes, todo)
+
+    def _run(self, nodes: Mapping[Any, Any], todo: list[Block]) -> None:
+        """Compute blocks on the active scheduler."""
+        work, ends, final = graph_of(nodes, self.folder, todo)
         whole: Any = HighLevelGraph.from_collections(final, work)
         tasks = Delayed(final, whole, layer=final)  # type: ignore[no-untyped-call]
-        with shown(progress, self.root.name.removesuffix(".partial"), len(coming), _counter(self.ledger)):
-            try:
-                dask.base.compute(tasks, optimize_graph=False)  # type: ignore[no-untyped-call]
-            except (RuntimeError, OSError):
-                raise
-            except Exception as error:  # not inside a block, which says itself where it failed
-                raise RuntimeError(f"writing {self.root} failed: {type(error).__name__}: {error}") from error
+        try:
+            dask.base.compute(tasks, optimize_graph=False)  # type: ignore[no-untyped-call]
+        except (RuntimeError, OSError):
+            raise
+        except Exception as error:  # not inside a block, which says itself where it failed
+            task = getattr(error, "task", None)  # of distributed's KilledWorker
+            if isinstance(task, tuple) and task[0] == ends:
+                block = todo[task[1]]
+                raise RuntimeError(
+                    f"{block.where} of {', '.join(block.keys)}: one worker after the other died with it, for want of "
+                    "memory most likely. Give them more, or fewer threads, or maps smaller chunks; what is stored stays"
+                ) from error
+            raise RuntimeError(f"writing {self.root} failed: {type(error).__name__}: {error}") from error
+
+    def _date(self, key: str) -> int | None:
+        """The place in time of a chunk; None of one without."""
+        name, _, *at = key.split("/")
+        dims = self.manifest["layers"][name]["dims"]
+        return int(at[dims.index("time")]) if "time" in dims else None
 
     def _is_done(self, block: Block, there: Mapping[str, Line]) -> bool:
         for name in block.keys:
@@ -338,7 +385,8 @@ class _Run:
         there = read_lines(self.ledger)
         left = [key for key in self.expected if key not in there]
         # as the file system counts, which is in blocks of its own
-        taken = [p.stat().st_blocks * 512 for key in itertools.islice(there, 1000) if (p := self.root / key).exists()]
+        some = itertools.islice((self.root / key for key in self.expected if key in there), 1000)
+        taken = [path.stat().st_blocks * 512 for path in some if path.exists()]
         needed = round(sum(taken) / len(taken) * len(left)) if taken else self._at_most(left)
         n, m = count_blocks(self.expected, there)
         return StorageFullError(
@@ -365,47 +413,18 @@ class _Run:
         for path in sorted(files_in(aside), key=lambda p: (p.parent == aside, p.name == "zarr.json", p)):
             move_if_new(path, self.root / path.relative_to(aside))
         self.manifest["summary"] = summarise(lines, self.manifest)
-        for name, data in (("ledger", finished(lines)), ("manifest.json", as_json(self.manifest))):
-            if (self.own / name).read_bytes() != data:
-                replace(self.own / name, data)
-        for rest in ("next", "staged"):
+        self._replace("manifest.json", as_json(self.manifest))
+        for rest in ("next", "staged", "common"):
             shutil.rmtree(self.own / rest, ignore_errors=True)
+        self._replace("ledger", finished([*lines, *vouched(self.root, kept)]))
+
+    def _replace(self, name: str, data: bytes) -> None:
+        if (self.own / name).read_bytes() != data:
+            replace(self.own / name, data)
 
     def summary(self) -> dict[str, Any]:
         """What the store holds, counted."""
         return self.manifest["summary"]
-
-
-def _blocks_of(
-    layers: Mapping[str, xr.Variable], places: tuple[int, ...] | None, maps: xr.Dataset, nodes: Mapping[Any, Any]
-) -> list[Block]:
-    """The maps' blocks; layers with the same dims and chunks go together, a cube's variables each for itself."""
-    groups: dict[Any, list[str]] = {}
-    together = made_together(layers)
-    for name, layer in layers.items():
-        groups.setdefault((layer.dims, layer.data.chunks, None if together else name), []).append(name)
-    made, labels = [], date_labels(maps) or []
-    wanted: dict[Hashable, tuple[int | None, int]] = {}
-    for (dims, chunks, _), names in groups.items():
-        starts = [np.cumsum([0, *c]) for c in chunks]
-        for at in np.ndindex(*(len(c) for c in chunks)):
-            span = {d: (int(s[i]), int(s[i + 1])) for d, s, i in zip(dims, starts, at)}
-            days = slice(*span["time"]) if "time" in dims else None
-            keys = {name: (layers[name].data.name, *at) for name in names}
-            tile = {d: i for d, i in zip(dims, at) if d != "time"}
-            place = ", ".join(f"{d} {i}..{j - 1}" for d, (i, j) in span.items() if d != "time")
-            if days is not None:
-                place = f"{'..'.join(dict.fromkeys((labels[days][0], labels[days][-1])))}, {place}"
-            dates = places[days] if places is not None and days is not None else None
-            shape = tuple(j - i for i, j in span.values())
-            made.append((keys, tile, dates, shape, f"block ({place})"))
-            whole = (None, 1) if days is None else (dims.index("time"), days.stop - days.start)
-            wanted.update(dict.fromkeys(keys.values(), whole))
-    found = identities(nodes, wanted)
-    return [
-        Block(keys, tile, dates, {name: found[key] for name, key in keys.items()}, shape, where)
-        for keys, tile, dates, shape, where in made
-    ]
 
 
 # ---- what is said

@@ -194,7 +194,9 @@ def _still(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _by_station(pair: _Pair, rng: np.random.Generator, draws: int) -> tuple[float, float]:
-    same = "station_count" in pair.runs[0] and _digest(pair.runs[0]) == _digest(pair.runs[1])
+    same = all({"station_count", "station_bias", "station_mse"} <= {*run.variables} for run in pair.runs) and _digest(
+        pair.runs[0]
+    ) == _digest(pair.runs[1])
     if not same:
         return np.nan, np.nan
     low, high = less(*pair.runs, rng, draws)["rmse"][1]

@@ -27,10 +27,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from smgrid.densekernels import Perceptron, SupportVectors
 from smgrid.regressors import class_of
 
 POLY_CAP = 100_000  # steps of the solver; fits on 1000 rows rarely need them
-TILE = 1024  # rows whose kernel or layers stay in cache
 Params = dict[str, Any]
 _Answer = Iterator[tuple[int, NDArray[Any], bool]]
 _Alike = NDArray[np.int64] | None
@@ -273,43 +273,17 @@ def _is_svr(model: Any) -> bool:
 
 
 def _svr(models: list[Any], rows: NDArray[Any], target: NDArray[Any], test: NDArray[Any], _: _Alike) -> _Answer:
+    tile = np.ascontiguousarray(test.T)
     for members in _by(models, "C", "epsilon", "max_iter", "tol", "shrinking", "cache_size"):
-        weights, fitted = np.zeros((len(rows), len(members))), []
-        for j, i in enumerate(members):
-            fitted.append(models[i].fit(rows, target))
-            weights[fitted[j].support_, j] = fitted[j].dual_coef_[0]
-        used = np.flatnonzero(np.abs(weights).sum(1))
-        vectors, weights, first = rows[used], weights[used], models[members[0]]
-        if first.kernel == "linear":  # a plane a draw: no kernel at all
-            out = (test @ (vectors.T @ weights)).T
-        else:
-            out = np.empty((len(members), len(test)))
-            for start in range(0, len(test), TILE):
-                tile = test[start : start + TILE]
-                out[:, start : start + len(tile)] = (_kernel(first, rows, tile, vectors) @ weights).T
-        for j, i in enumerate(members):
-            yield i, out[j] + fitted[j].intercept_[0], _capped(fitted[j])
-
-
-def _kernel(model: Any, rows: NDArray[Any], tile: NDArray[Any], vectors: NDArray[Any]) -> NDArray[np.float64]:
-    """scikit-learn's kernel between a tile and the support vectors, from one product."""
-    product: NDArray[np.float64] = tile @ vectors.T
-    gamma = model.gamma
-    if isinstance(gamma, str):
-        spread = float(rows.var()) if gamma == "scale" else 1.0
-        gamma = 1 / (rows.shape[1] * spread) if spread else 1.0
-    if model.kernel == "rbf":
-        product *= 2
-        product -= (tile * tile).sum(1)[:, None]
-        product -= (vectors * vectors).sum(1)
-        return np.exp(np.multiply(product, gamma, out=product), out=product)
-    product *= gamma
-    product += model.coef0
-    return np.tanh(product, out=product) if model.kernel == "sigmoid" else _power(product, model.degree)
-
-
-def _power(x: NDArray[np.float64], degree: int) -> NDArray[np.float64]:
-    return x * x * x if degree == 3 else x**degree  # numpy's own power takes ten times as long
+        fitted = [models[i].fit(rows, target) for i in members]
+        weights = np.zeros((len(members), len(rows)))
+        for weight, one in zip(weights, fitted):
+            weight[one.support_] = one.dual_coef_[0]
+        used = np.flatnonzero(np.abs(weights).sum(axis=0))
+        intercepts = np.array([one.intercept_[0] for one in fitted])
+        out = SupportVectors(fitted[0], rows[used], weights[:, used], intercepts).sums(tile)
+        for i, one, values in zip(members, fitted, out):
+            yield i, values, _capped(one)
 
 
 # ---- perceptrons
@@ -320,22 +294,13 @@ def _is_mlp(model: Any) -> bool:
 
 
 def _mlp(models: list[Any], rows: NDArray[Any], target: NDArray[Any], test: NDArray[Any], _: _Alike) -> _Answer:
-    single = np.ascontiguousarray(test, "f4")
+    tile = np.ascontiguousarray(test.T, "f4")
     for i, model in enumerate(models):
         fitted = _fit(model, rows, target)
         if fitted is None:
             yield i, np.full(len(test), np.nan), True
-            continue
-        layers = [(w.astype("f4"), b.astype("f4")) for w, b in zip(fitted.coefs_, fitted.intercepts_)]
-        out = np.empty(len(test), "f4")
-        for start in range(0, len(test), TILE):
-            a = single[start : start + TILE]
-            for weight, offset in layers[:-1]:
-                a = a @ weight
-                a += offset
-                a = np.maximum(a, 0, out=a) if fitted.activation == "relu" else np.tanh(a, out=a)
-            out[start : start + len(a)] = (a @ layers[-1][0] + layers[-1][1])[:, 0]
-        yield i, out, _capped(fitted)
+        else:
+            yield i, Perceptron(fitted, "f4").sums(tile)[0], _capped(fitted)
 
 
 _WAYS = ((_is_boosting, _boosting), (_is_forest, _forest), (_is_svr, _svr), (_is_mlp, _mlp))

@@ -513,3 +513,14 @@ def test_words_stay_in_the_figure_and_apart(sizes, names):
 def test_what_cannot_be_drawn_says_why(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_path_is_answered_with_the_line_that_opens_it():
+    with pytest.raises(TypeError, match=r"a Dataset, not a path: xarray.load_dataset\('results.nc'\)"):
+        plot.scenarios("results.nc")
+
+
+def test_results_that_kept_nothing_of_stations_have_no_interval_by_station():
+    bare = RESULTS.drop_vars([name for name in ("station_bias", "station_mse") if name in RESULTS])
+    tests = scenarios.t_tests(bare)
+    assert tests[["lower", "upper"]].isna().all().all() and tests["p"].notna().any()

@@ -162,6 +162,24 @@ def test_contracts_that_cannot_be(features, units, message):
         Model.from_estimator(plain, units, features=features)
 
 
+def test_a_path_is_no_model():
+    with pytest.raises(TypeError, match=r"a model is no path: smgrid.load_model\('rf.model'\)"):
+        Model.from_estimator("rf.model")
+
+
+def test_a_named_index_counts_as_columns():
+    names = [f"S{n % 7}" for n in range(len(TABLE))]
+    plain = train(TABLE.assign(station=names), Ridge(), features=["vv", "vh"])
+    indexed = train(TABLE.assign(station=names).set_index("station"), Ridge(), features=["vv", "vh"])
+    assert indexed.calibration is not None and indexed.digest == plain.digest
+    np.testing.assert_array_equal(indexed.predict(TABLE.set_index("vv")), plain.predict(TABLE))
+
+
+def test_targets_that_are_all_equal_are_said(caplog):
+    train(TABLE.assign(soil_moisture=0.2), Ridge(), features=["vv", "vh"])
+    assert "all 200 targets are 0.2 m3 m-3, so every map will be: is this the right column?" in caplog.text
+
+
 def test_named_estimators_are_not_renamed_by_position():
     named = Ridge().fit(TABLE[["vh", "vv"]], TABLE.soil_moisture)
     with pytest.raises(ValueError, match="leave features out"):
