@@ -820,3 +820,25 @@ def test_arrays_are_placed_by_assumption(caplog):
     assert "no coordinates: their cells are taken as 1 km and square" in caplog.text
     with pytest.raises(ValueError, match="without coordinates nothing tells where the coarse"):
         patterns.compare(P, O, coarse=texture(1))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda a: a.sortby("y"), r"runs the other way: other = other.sortby\('y', ascending=False\)"),
+        (lambda a: a.assign_coords(time=a.time + np.timedelta64(6, "h")), r"they share none, but days: .*floor\('D'\)"),
+        (
+            lambda a: a.assign_coords(time=a.time + np.timedelta64(9, "D")),
+            "they share none: give fields of the same time",
+        ),
+        (
+            lambda a: a.convert_calendar("noleap"),
+            "their calendars differ .standard against noleap.: .*convert_calendar",
+        ),
+    ],
+)
+def test_axes_that_differ_say_which_line_mends_it(change, message):
+    days = np.array(["2015-05-05", "2015-05-17"], "M8[ns]")
+    both = texture(1).expand_dims(time=days)
+    with pytest.raises(ValueError, match=message):
+        patterns.compare(both, change(both))
