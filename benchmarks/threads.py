@@ -1,9 +1,11 @@
 """How every engine scales to two threads: the table of docs/speed.md.
 
-    python benchmarks/threads.py [--repeats 7]
+    python -m benchmarks.threads [--repeats 7]
 
 Wall-clock seconds of the same eight chunks, one after the other and on two threads, as Dask hands them out; interleaved,
 medians of the ratios. The machine must be quiet. Cells and targets are synthetic.
+
+Takes 2 minutes on a quiet machine; publishes the table of docs/speed.md, "Threads".
 """
 
 import argparse
@@ -13,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
-from dense_kernels import clocked, fitted, on_two, perceptron, synthetic
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.svm import SVR
 from xgboost import XGBRegressor
 
+from benchmarks.dense_kernels import clocked, fitted, on_two, perceptron, synthetic
 from smgrid.kernels import Library, kernel_of
 from smgrid.regressors import one_thread
 

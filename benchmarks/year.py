@@ -70,7 +70,8 @@ def main(dates: int = 365) -> None:
         spent = time.process_time() - start
         assert blocks == 510 * dates and Path(folder).exists()
         print(
-            "| dates | blocks | portions | tasks, largest portion | bytes a block in the graph | CPU s | CPU ms a block | peak, MB above base |"
+            "| dates | blocks | portions | tasks, largest portion "
+            "| bytes a block in the graph | CPU s | CPU ms a block | peak, MB above base |"
         )
         print("|--:|--:|--:|--:|--:|--:|--:|--:|")
         first = min(blocks, MOST)

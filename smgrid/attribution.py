@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.borders import Borders, regular, source_of
+from smgrid.borders import Borders, one_field, regular, source_of
 from smgrid.grid import Grid
 from smgrid.layers import Plan
 from smgrid.models import Model
@@ -98,6 +98,7 @@ def seams(
     grid = Grid.of(job.cube)
     borders = regular(grid, coarse_km)
     if coarse is not None:
+        coarse = one_field(coarse)
         source = source_of(coarse, grid, str(coarse.name or "coarse"), how)
         borders = source.x, source.y
     if not any(b.line.size for b in borders):

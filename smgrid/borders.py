@@ -200,6 +200,23 @@ def _spread_already(field: xr.DataArray, grid: Grid, name: str) -> tuple[xr.Data
     return values, (borders[0], borders[1])
 
 
+def one_field(coarse: Any) -> xr.DataArray:
+    """A coarse field, or the only one of a Dataset.
+
+    Raises
+    ------
+    TypeError
+        It is neither.
+    """
+    if isinstance(coarse, xr.DataArray):
+        return coarse
+    names = [name for name in coarse.data_vars if coarse[name].ndim] if isinstance(coarse, xr.Dataset) else []
+    if len(names) != 1:
+        what = f"a Dataset of {sorted(map(str, names))}" if isinstance(coarse, xr.Dataset) else type(coarse).__name__
+        raise TypeError(f"coarse is one field, a DataArray, not {what}: coarse = dataset['smap'], or another of them")
+    return coarse[names[0]]
+
+
 def sources_of(coarse: Any, grid: Grid, how: str) -> list[Source]:
     """Every coarse field of a DataArray, a Dataset, or a mapping of names to DataArrays.
 

@@ -7,7 +7,7 @@ tile that a kernel takes. The compiled half and numpy give the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,47 +108,43 @@ def _exactly(ends: Sequence[float], dtype: np.dtype[Any]) -> list[float] | None:
 class Known:
     """The cells of a block that have every predictor, in the block's order.
 
+    Parameters
+    ----------
+    status : array of the block, uint8
+    values : sequence of arrays that broadcast to the block
+    predictors : sequence of Predictor, or None
+        How values are encoded (see `features.encode`, in float64, then rounded once); None takes them as they are.
+
     Examples
     --------
     >>> status = np.array([[0, 2, 1], [0, 0, 3]], "u1")
-    >>> known = Known.of(status)
     >>> sand = np.array([[10, 20, 30.0]], "f4")
-    >>> known.count, known.tile([sand], [Predictor("%", 0, 100)], 0, 4, "f4").round(2).tolist()
+    >>> known = Known.of(status, [sand], [Predictor("%", 0, 100)])
+    >>> known.count, known.tile(0, 4, "f4").round(2).tolist()
     (4, [[0.1..., 0.3..., 0.1..., 0.2...]])
     """
 
-    def __init__(self, count: int, shape: tuple[int, ...]):
-        self.count, self.shape = count, shape
+    count: int
 
-    @staticmethod
-    def of(status: NDArray[np.uint8]) -> Known:
-        """The cells whose status says that they can be predicted."""
-        fast = native()
-        return _Places(status) if fast is None or status.ndim > 16 else _Runs(status, fast)
-
-    def tile(
+    def __init__(
         self,
+        status: NDArray[np.uint8],
         values: Sequence[NDArray[Any]],
         predictors: Sequence[Predictor] | None,
-        start: int,
-        stop: int,
-        dtype: str,
-    ) -> NDArray[Any]:
-        """Model inputs of known cells, band first.
+    ):
+        self.shape, self.values, self.predictors = status.shape, values, predictors
 
-        Parameters
-        ----------
-        values : sequence of arrays that broadcast to the block
-        predictors : sequence of Predictor, or None
-            How values are encoded (see `features.encode`, in float64, then rounded once); None takes them as they are.
-        start, stop : int
-            Which known cells, by their number.
-        dtype : {"f4", "f8"}
+    @staticmethod
+    def of(
+        status: NDArray[np.uint8],
+        values: Sequence[NDArray[Any]],
+        predictors: Sequence[Predictor] | None,
+    ) -> Known:
+        """The cells whose status says that they can be predicted."""
+        return (_Places if native() is None or status.ndim > 16 else _Runs)(status, values, predictors)
 
-        Returns
-        -------
-        array (inputs, stop - start), C-contiguous
-        """
+    def tile(self, start: int, stop: int, dtype: str) -> NDArray[Any]:
+        """Model inputs of the known cells from number `start` to `stop`: (inputs, stop - start), C-contiguous."""
         raise NotImplementedError
 
     def put(self, found: NDArray[Any], start: int, layer: NDArray[Any]) -> None:
@@ -159,18 +155,12 @@ class Known:
 class _Places(Known):
     """By numpy's index arrays."""
 
-    def __init__(self, status: NDArray[np.uint8]):
+    def __init__(self, status: NDArray[np.uint8], *given: Any):
+        super().__init__(status, *given)
         self.cells = np.flatnonzero(status.ravel() <= OUTSIDE)
-        super().__init__(self.cells.size, status.shape)
+        self.count = self.cells.size
 
-    def tile(
-        self,
-        values: Sequence[NDArray[Any]],
-        predictors: Sequence[Predictor] | None,
-        start: int,
-        stop: int,
-        dtype: str,
-    ) -> NDArray[Any]:
+    def tile(self, start: int, stop: int, dtype: str) -> NDArray[Any]:
         cells = self.cells[start:stop]
         place = np.unravel_index(cells, self.shape)
         columns = [
@@ -179,13 +169,13 @@ class _Places(Known):
             else v[tuple(p if n > 1 else 0 for p, n in zip(place, v.shape))]
             if v.size > 1
             else np.full(cells.size, v.reshape(()))
-            for v in values
+            for v in self.values
         ]
-        if predictors is None:
+        if self.predictors is None:
             return np.stack([np.asarray(c, "f8") for c in columns]).astype(dtype, copy=False)
-        tile = np.empty((sum(p.inputs for p in predictors), cells.size), dtype)
+        tile = np.empty((sum(p.inputs for p in self.predictors), cells.size), dtype)
         at = 0
-        for column, p in zip(columns, predictors):
+        for column, p in zip(columns, self.predictors):
             tile[at : at + p.inputs] = encode([column], [p]).T
             at += p.inputs
         return tile
@@ -197,50 +187,58 @@ class _Places(Known):
 class _Runs(Known):
     """By runs of known cells, in C."""
 
-    def __init__(self, status: NDArray[np.uint8], fast: Any):
+    def __init__(self, status: NDArray[np.uint8], *given: Any):
+        super().__init__(status, *given)
+        fast: Any = native()
         self.fast = fast
         self.runs = np.empty((fast.runs(status, None) + 1, 2), "i8")
         fast.runs(status, self.runs)
-        super().__init__(int(self.runs[-1, 1]), status.shape)
+        self.count = int(self.runs[-1, 1])
+        self.cyclic: list[tuple[int, Predictor]] = []  # rows that are worked out of what was gathered
+        rows = list(self._rows()) if self.count else []
+        self.fields = tuple(np.broadcast_to(_as_floats(field), self.shape) for field, _ in rows)
+        self.scales = np.array([scale for _, scale in rows], "f8").reshape(-1, 2)
 
-    def tile(
-        self,
-        values: Sequence[NDArray[Any]],
-        predictors: Sequence[Predictor] | None,
-        start: int,
-        stop: int,
-        dtype: str,
-    ) -> NDArray[Any]:
-        inputs = len(values) if predictors is None else sum(p.inputs for p in predictors)
-        tile = np.empty((inputs, stop - start), dtype)
-        rows = iter(tile)
-        for value, p in zip(values, [None] * len(values) if predictors is None else predictors):
+    def _rows(self) -> Iterator[tuple[NDArray[Any], Range]]:
+        """The field behind each row of a tile, and its scale."""
+        at = 0
+        given: Sequence[Predictor | None] = self.predictors or [None] * len(self.values)
+        for value, p in zip(self.values, given):
             if p is None or p.period is None:
-                self._gather(value, start, next(rows), _scale(p))
-            elif value.size < min(self._cells(), stop - start):  # cheaper before it is spread over the block
+                yield value, _scale(p)
+            elif value.size < self.count:  # cheaper before it is spread over the block
                 for part in encode([value.reshape(-1)], [p]).T:
-                    self._gather(np.ascontiguousarray(part).reshape(value.shape), start, next(rows), None)
+                    yield np.ascontiguousarray(part).reshape(value.shape), PLAIN
             else:
-                column = np.empty(stop - start, "f8")
-                self._gather(value, start, column, None)
-                for part in encode([column], [p]).T:
-                    next(rows)[:] = part
+                self.cyclic.append((at, p))
+                yield value, PLAIN
+                yield np.zeros((1,) * value.ndim), PLAIN
+            at += 1 if p is None else p.inputs
+
+    def tile(self, start: int, stop: int, dtype: str) -> NDArray[Any]:
+        tile = np.empty((len(self.fields), stop - start), dtype)
+        cells = int(self.runs[-1, 0])
+        self.fast.gather(self.fields, self.scales, self.runs, cells, start, tile)
+        for at, p in self.cyclic:
+            raw = np.empty((1, stop - start))
+            self.fast.gather((self.fields[at],), np.zeros((1, 2)), self.runs, cells, start, raw)
+            tile[at : at + 2] = encode(list(raw), [p]).T
         return tile
-
-    def _cells(self) -> int:
-        return int(self.runs[-1, 0])
-
-    def _gather(self, value: NDArray[Any], start: int, row: NDArray[Any], scale: Range | None) -> None:
-        ready = _as_native(value)
-        whole = np.broadcast_to(value.astype("f8") if ready is None else ready, self.shape)
-        self.fast.gather(whole, self.runs, start, row, *(scale or (0.0, 1.0)), scale is not None)
 
     def put(self, found: NDArray[Any], start: int, layer: NDArray[Any]) -> None:
         self.fast.scatter(np.ascontiguousarray(found, layer.dtype), self.runs, start, layer)
 
 
-def _scale(p: Predictor | None) -> Range | None:
-    """What is taken off and what the rest is divided by; None where values enter as they are."""
-    if p is None or (p.min, p.max) == (-1, 1) or p.min is None or p.max is None:
-        return None
-    return None if (p.min, p.max) == (0, 1) else (float(p.min), float(p.max - p.min))
+def _as_floats(value: NDArray[Any]) -> NDArray[Any]:
+    ready = _as_native(value)
+    return value.astype("f8") if ready is None else ready
+
+
+PLAIN = (0.0, 0.0)
+
+
+def _scale(p: Predictor | None) -> Range:
+    """What is taken off and what the rest is divided by; nothing where values enter as they are."""
+    if p is None or (p.min, p.max) in ((-1, 1), (0, 1)) or p.min is None or p.max is None:
+        return PLAIN
+    return float(p.min), float(p.max - p.min)

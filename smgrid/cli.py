@@ -142,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--title", help="of the page")
     judge.set_defaults(run=_judge)
 
+    doctor = commands.add_parser("doctor", help="say what smgrid runs on: versions, compiled kernels, cores, memory")
+    doctor.set_defaults(run=_doctor)
+
     bench = commands.add_parser("bench", help="say how fast a model maps a cube on this machine; writes nothing")
     bench.add_argument("cube", metavar="CUBE", help="Zarr store or NetCDF file with the predictors")
     bench.add_argument("model", metavar="MODEL", help="folder of a saved model")
@@ -331,6 +334,12 @@ def _judge(args: argparse.Namespace) -> None:
     for saying in sayings(verdict):
         print(f"{saying.about}\n" + "\n".join(f"  {line}" for line in saying.lines))
     print(f"written: {out}")
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    from smgrid.doctor import doctor
+
+    print(doctor())
 
 
 def _named(paths: list[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from smgrid import coarse as spreads
-from smgrid.borders import source_of
+from smgrid.borders import one_field, source_of
 from smgrid.imprints import imprint, match_source
 from smgrid.shapes import as_field
 from smgrid.steps import open_field
@@ -70,6 +70,7 @@ def correct(
     'borders of coarse smoothed out after mapping: field - beta (blocks - smooth), beta = 0.6'
     """
     values, grid = open_field(field)
+    coarse = one_field(coarse)
     name = str(coarse.name or "coarse")
     source = source_of(coarse, grid, name, "blocks")
     if source.coarse is None:
@@ -77,6 +78,11 @@ def correct(
     if beta is None:
         found = imprint(field, coarse)["beta"].drop_vars("source")
         beta = found.where(found > 0, 0)
+    if np.isnan(beta).any():
+        raise ValueError(
+            "beta is NaN: give a number, the share of the steps to be taken off, or leave it out, and what imprint finds "
+            "is taken"
+        )
     share = beta if isinstance(beta, xr.DataArray) else xr.DataArray(float(beta))
     stray = [dim for dim in share.dims if dim not in values.dims[:-2]]
     if stray:
@@ -86,7 +92,7 @@ def correct(
     mended = values.copy(
         data=(values.variable - share.variable * xr.Variable(values.dims, excess)).transpose(*values.dims).data
     )
-    mended = mended.astype(values.dtype)
+    mended = mended.astype(values.dtype if values.dtype.kind == "f" else "f4")
     numbers = ", ".join(f"{b:.2g}" for b in np.ravel(share.values)[:8]) + (", ..." if share.size > 8 else "")
     said = f"borders of {name} smoothed out after mapping: field - beta (blocks - smooth), beta = {numbers}"
     mended.attrs = {**values.attrs, "cosmetic": said}

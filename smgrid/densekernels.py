@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smgrid.regressors import class_of, one_thread
+from smgrid.regressors import class_of, one_thread, predict_rows
 
 CELLS = 256  # cells and support vectors of one product: half a megabyte, which stays in a core's own cache
 VECTORS = 256
@@ -21,9 +21,10 @@ VECTORS = 256
 # another order: no cell stands there.
 STRIP, GUARD = 320, 8
 LANES = STRIP - 2 * GUARD  # cells of a strip
-HELD = 2**18  # bytes of a layer in work: products of several strips a call, so that threads do not queue for Python
+HELD = 2**19  # bytes of a layer in work: products of several strips a call, so that threads do not queue for Python
 EXACT = 1e-10  # how far support vectors may be from the library's sum
 SINGLE = 5e-7  # how far a perceptron may be in float32, on trial rows; half of what is promised
+TRIAL = 64  # cells on which a kernel is held against its library before it is trusted
 
 Steps = Sequence[tuple[Callable[..., Any], NDArray[np.float64]]]  # of a scaler: function, one number an input
 
@@ -43,11 +44,15 @@ def dense_kernel(regressor: Any, *, encoded: bool = False) -> SupportVectors | P
         None for everything else, and where matrix products would not come within 1e-10 of libsvm's sum: huge gammas.
     """
     steps, last, low, high = _unwrapped(regressor)
+    made: SupportVectors | Perceptron | None = None
     if class_of(last) in (("sklearn", "SVR"), ("sklearn", "NuSVR")):
-        return _support_vectors(last, steps)
-    if class_of(last) == ("sklearn", "MLPRegressor"):
-        return _perceptron(last, steps, (low, high) if encoded or steps else None)
-    return None
+        made = _support_vectors(last, steps)
+    elif class_of(last) == ("sklearn", "MLPRegressor"):
+        made = _perceptron(last, steps, (low, high) if encoded or steps else None)
+    if made is None:
+        return None
+    rows = np.random.default_rng(1).uniform(low, high, (last.n_features_in_, TRIAL))
+    return made if _even(made) and _agrees(made, regressor, _unscaled(rows, steps)) else None
 
 
 # ---- scalers
@@ -78,10 +83,23 @@ def _scaled(tile: NDArray[Any], steps: Steps) -> NDArray[Any]:
     return tile
 
 
+def _unscaled(tile: NDArray[Any], steps: Steps) -> NDArray[Any]:
+    back: dict[Any, Callable[..., Any]] = {
+        np.subtract: np.add,
+        np.add: np.subtract,
+        np.divide: np.multiply,
+        np.multiply: np.divide,
+    }
+    for function, values in reversed(steps):
+        tile = back[function](tile, values)
+    return tile
+
+
 class _Tiled:
     """What both kernels share: they sum tile by tile, on one thread, and refuse sums that are no numbers."""
 
     dtype = "f8"
+    cells = 1 << 12
 
     def __call__(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         """Predict cells.
@@ -200,8 +218,7 @@ def _support_vectors(svr: Any, steps: Steps) -> SupportVectors | None:
     known = _finite([vectors, weights, intercept, numbers, *(values for _, values in steps)])
     if not known or _rounding(svr, vectors, weights) > EXACT:
         return None
-    made = SupportVectors(svr, vectors, weights, intercept, steps)
-    return made if _even(made) else None
+    return SupportVectors(svr, vectors, weights, intercept, steps)
 
 
 def _rounding(svr: Any, vectors: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
@@ -240,6 +257,8 @@ class Perceptron(_Tiled):
         What happens to inputs before, in float64.
     """
 
+    cells = 1 << 12
+
     def __init__(self, mlp: Any, precision: str, steps: Steps = ()) -> None:
         self.name, self.activation, self.steps = f"{type(mlp).__name__}.predict", mlp.activation, tuple(steps)
         self.precision, self.dtype = precision, "f8" if steps else precision
@@ -262,11 +281,12 @@ class Perceptron(_Tiled):
             for start in range(0, n, strips * LANES):
                 cells = _scaled(tile[:, start : start + strips * LANES], self.steps)
                 known = cells.shape[1]
-                cells = np.pad(cells, ((0, 0), (0, strips * LANES - known))) if known < strips * LANES else cells
-                values[0][:, :k, GUARD:-GUARD] = cells.reshape(k, strips, LANES).swapaxes(0, 1)
+                some = -(-known // LANES)  # strips; the last call may have fewer, each of them whole
+                cells = np.pad(cells, ((0, 0), (0, some * LANES - known))) if known < some * LANES else cells
+                values[0][:some, :k, GUARD:-GUARD] = cells.reshape(k, some, LANES).swapaxes(0, 1)
                 for layer, given, made in zip(self.layers, values, values[1:]):
-                    self._activate(np.matmul(layer, given, out=made[:, :-1]))
-                found = np.matmul(self.layers[-1], values[-1])[:, 0, GUARD:-GUARD]
+                    self._activate(np.matmul(layer, given[:some], out=made[:some, :-1]))
+                found = np.matmul(self.layers[-1], values[-1][:some])[:, 0, GUARD:-GUARD]
                 out[0, start : start + known] = found.reshape(-1)[:known]
         return out
 
@@ -294,7 +314,7 @@ def _perceptron(mlp: Any, steps: Steps, spread: tuple[float, float] | None) -> P
         exact = Perceptron(mlp, "f8").sums(rows)
         if np.abs(Perceptron(mlp, "f4").sums(rows) - exact).max() <= SINGLE:  # False of NaN
             return single
-    return double if _even(double) else None
+    return double
 
 
 # ---- what is checked before a kernel is trusted
@@ -317,6 +337,18 @@ def _even(kernel: SupportVectors | Perceptron) -> bool:
             if (found != found[:, :1]).any():
                 return False
     return True
+
+
+def _agrees(kernel: SupportVectors | Perceptron, regressor: Any, tile: NDArray[Any]) -> bool:
+    """Whether a kernel gives the predictions of the version installed on a few cells: it might compute otherwise."""
+    names = getattr(regressor, "feature_names_in_", None)
+    try:
+        expected = predict_rows(regressor, tile.T, None if names is None else list(names))
+        found = kernel(np.ascontiguousarray(tile, kernel.dtype))
+    except ValueError:  # not finite: what the library refuses, it shall refuse itself when maps are made
+        return False
+    off = EXACT if isinstance(kernel, SupportVectors) else 2 * SINGLE
+    return bool(np.allclose(found, expected, rtol=2.0**-22, atol=off))
 
 
 def _finite(arrays: Iterable[Any]) -> bool:

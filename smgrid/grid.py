@@ -311,9 +311,11 @@ class Grid:
 
     def phase(self, coarse_km: float = 9) -> tuple[int, int]:
         """Rows and columns from the coarse grid's cell edge to the window's first row and column."""
+        if not isinstance(coarse_km, int | float | np.integer | np.floating) or not np.isfinite(coarse_km):
+            raise ValueError(f"the side of a coarse cell is a number of km such as 9 or 36, not {coarse_km!r}")
         f = round(coarse_km / self.km)
         if f < 1 or abs(f * self.km - coarse_km) > 1e-9 * coarse_km:
-            raise ValueError(f"{coarse_km} km is not a whole number of {self.km}-km cells")
+            raise ValueError(f"{coarse_km} km is not a whole number of {self.km:g}-km cells")
         return self.row % f, self.col % f
 
     def coords(self) -> xr.Coordinates:

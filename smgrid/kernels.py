@@ -25,6 +25,7 @@ class Kernel(Protocol):
     """A regressor made ready to predict; it holds arrays only and may be called from many threads at once."""
 
     dtype: str  # what it takes: "f4" where the regressor compares float32 values anyway, else "f8"
+    cells: int  # how many cells a call should have at least: below, what a call costs by itself shows
 
     def __call__(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         """Predict cells.
@@ -44,6 +45,7 @@ class Library:
     """The regressor's own `predict`, for all that no kernel covers."""
 
     dtype = "f8"
+    cells = 1 << 14
 
     def __init__(self, regressor: Any, columns: Sequence[str] | None) -> None:
         self.regressor, self.columns = on_one_thread(regressor), columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from smgrid.shapes import (
     INSIDE,
     MASKED,
     NOT_PREDICTED,
+    OUTSIDE,
     layer_attributes,
 )
 from smgrid.units import Conversion
@@ -37,7 +38,7 @@ NOTHING = dict.fromkeys(("soil_moisture", "spread", "lower", "upper", "dissimila
 NOTHING |= {"status": 0, "culprit": 0, "applicability": NOT_PREDICTED}
 """What stands in a cell that has no prediction, by variable."""
 
-TILE = 65536  # cells encoded at once inside a block; bounds memory whatever the chunk
+TILE = 32768  # cells encoded at once inside a block; bounds memory whatever the chunk, and is enough for a forest
 
 
 def dtype_of(variable: str) -> str:
@@ -166,17 +167,13 @@ class Plan:
         """Predict one block of a known shape; its inputs are read one by one, as long as any cell may be predicted."""
         status, culprit = np.zeros(shape, "u1"), np.zeros(shape, "u1")
         values = self._judge([self._reading(n, read) for n, read in enumerate(reads)], status, culprit)
-        known = Known.of(status)
         made = {
             name: np.full(shape, NOTHING[name], dtype_of(name))
             for name in self.wanted.names
             if name not in ("status", "culprit")
         }
-        with one_thread():
-            for start in range(0, known.count if made else 0, TILE):
-                cells = _Cells(known, values, start, min(start + TILE, known.count))
-                for name, found in self._tile(model(), cells).items():
-                    known.put(found, start, made[name])
+        if made and (status <= OUTSIDE).any():
+            self._fill(made, model(), status, values)
         made |= {"status": status, "culprit": culprit}
         layers = tuple(made[name] for name in self.wanted.names)
         return layers[0] if len(layers) == 1 else layers
@@ -206,11 +203,22 @@ class Plan:
             left = judge(values[-1], status, culprit, number, i.plausible, i.trained if asked else None)
         return values
 
-    def _tile(self, model: Model, cells: _Cells) -> dict[str, NDArray[Any]]:
+    def _fill(
+        self, made: dict[str, NDArray[Any]], model: Model, status: NDArray[np.uint8], values: list[NDArray[Any]]
+    ) -> None:
+        """Lay predictions down, a tile of known cells at a time."""
+        known = Known.of(status, values, model.encoding)
+        dtype = "f8" if {"dissimilarity", "applicability"} & made.keys() else model.kernel.dtype
+        with one_thread():
+            for start in range(0, known.count, TILE):
+                tile = known.tile(start, min(start + TILE, known.count), dtype)
+                for name, found in self._tile(model, tile).items():
+                    known.put(found, start, made[name])
+
+    def _tile(self, model: Model, tile: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """All variables of some cells that have every predictor: encoded once, every tree walked once."""
         names, found = set(self.wanted.names), dict[str, NDArray[Any]]()
         apart = bool(names & {"dissimilarity", "applicability"})
-        tile = cells.tile(model, "f8" if apart else model.kernel.dtype)
         if "spread" in names:
             found["soil_moisture"], found["spread"] = model.predict_spread(tile)
         elif names & {"soil_moisture", "lower", "upper"}:
@@ -222,18 +230,6 @@ class Plan:
             found["dissimilarity"] = index
             found["applicability"] = np.where(index <= np.float32(self.wanted.threshold), INSIDE, BEYOND)
         return {name: values for name, values in found.items() if name in names}
-
-
-class _Cells(NamedTuple):
-    """Some of a block's known cells."""
-
-    known: Known
-    values: list[NDArray[Any]]
-    start: int
-    stop: int
-
-    def tile(self, model: Model, dtype: str) -> NDArray[Any]:
-        return self.known.tile(self.values, model.encoding, self.start, self.stop, dtype)
 
 
 def _placed(array: Any, axes: tuple[int, ...], ndim: int) -> NDArray[Any]:

@@ -379,7 +379,9 @@ def _check_target(soil: NDArray[np.float64]) -> None:
             "units={'soil_moisture': '%'}, or samples['soil_moisture'].attrs['units'] = '%'"
         )
     if known.size > 1 and np.ptp(known) == 0:
-        raise ValueError(f"all {known.size} targets of 'soil_moisture' are {known[0]:g}: there is nothing to learn")
+        log.warning(
+            "train: all %d targets are %g m3 m-3, so every map will be: is this the right column?", known.size, known[0]
+        )
 
 
 def _filled(p: Predictor, source: Any, seen: tuple[float, float]) -> Predictor:

@@ -11,6 +11,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from smgrid.pairs import WHOLE, Pair, Place, Sheet, divide, open_pair
 
@@ -29,6 +32,7 @@ def wet_patches(
     threshold: float | None = None,
     min_area: float = MIN_AREA,
     tolerance: float = 0,
+    merge: float = 0,
 ) -> xr.Dataset:
     """Table of the reference's wet patches: which were found, where they lie, how much water is lacking in them.
 
@@ -42,6 +46,9 @@ def wet_patches(
         Smaller patches are left out.
     tolerance : float, km
         How far off, on the ground, a wet cell of the prediction still counts.
+    merge : float, km
+        Patches whose nearest cells lie so near on the ground, centre to centre, are one patch. What is smaller than
+        `min_area` by itself is left out before, and joins nothing.
 
     Returns
     -------
@@ -57,7 +64,7 @@ def wet_patches(
     Raises
     ------
     ValueError
-        More than 2^24 cells, or a negative area or tolerance.
+        More than 2^24 cells, or a negative area or distance.
 
     References
     ----------
@@ -72,15 +79,17 @@ def wet_patches(
     >>> found.kind.item(), found.quadrant.item(), found.area.round(1).item(), found.deficit.round(2).item()
     ('missed', 'SW', 100.2, 0.15)
     """
-    if min_area < 0 or tolerance < 0:
-        raise ValueError(f"areas and tolerances are not negative: min_area={min_area:g}, tolerance={tolerance:g}")
+    if not (min_area >= 0 and tolerance >= 0 and merge >= 0):
+        raise ValueError(
+            f"areas and distances are 0 or more: min_area={min_area:g} km2, tolerance={tolerance:g} km, merge={merge:g} km"
+        )
     pair = open_pair(prediction, reference)
     if pair.place.grid.ny * pair.place.grid.nx > WHOLE:
         raise ValueError(
             f"patches need a whole date at once, and {pair.place.grid.ny} x {pair.place.grid.nx} cells are more than "
             f"{WHOLE}: cut a window, prediction.isel(y=slice(...), x=slice(...))"
         )
-    found = [patches_of(pair.sheet(at), threshold, min_area, tolerance) for at in np.ndindex(pair.lead_shape)]
+    found = [patches_of(pair.sheet(at), threshold, min_area, tolerance, merge) for at in np.ndindex(pair.lead_shape)]
     return table(pair, found)
 
 
@@ -92,7 +101,11 @@ class Patches(NamedTuple):
 
 
 def patches_of(
-    sheet: Sheet, threshold: float | None = None, min_area: float = MIN_AREA, tolerance: float = 0
+    sheet: Sheet,
+    threshold: float | None = None,
+    min_area: float = MIN_AREA,
+    tolerance: float = 0,
+    merge: float = 0,
 ) -> Patches:
     """The patches of one date."""
     p, o = sheet.whole()[:2]
@@ -102,8 +115,9 @@ def patches_of(
     limit = float(np.quantile(o[both], WET)) if threshold is None else float(threshold)
     wet_p, wet_o = p > limit, o > limit
     near_p, near_o = (_widen(wet, tolerance, sheet.place) for wet in (wet_p, wet_o))
-    rows = _rows(wet_o, near_p, p, o, np.isfinite(p), sheet.place, min_area, ("found", "missed", "unseen"))
-    alarms = _rows(wet_p, near_o, p, o, np.isfinite(o), sheet.place, min_area, ("", "false alarm", ""))
+    patches, alarmed = (_labelled(wet, sheet.place, min_area, merge) for wet in (wet_o, wet_p))
+    rows = _rows(patches, near_p, p, o, np.isfinite(p), sheet.place, ("found", "missed", "unseen"))
+    alarms = _rows(alarmed, near_o, p, o, np.isfinite(o), sheet.place, ("", "false alarm", ""))
     return Patches(rows + [row for row in alarms if row["kind"]], limit)
 
 
@@ -115,26 +129,41 @@ def _widen(wet: NDArray[np.bool_], tolerance: float, place: Place) -> NDArray[np
     return np.asarray(away <= tolerance)
 
 
+def _labelled(wet: NDArray[np.bool_], place: Place, min_area: float, merge: float) -> NDArray[np.int64]:
+    """The number of the patch that a cell belongs to, 0 where it belongs to none."""
+    label, number = ndimage.label(wet, EIGHT)
+    size = (place.grid.cell / 1e3) ** 2  # the projection is equal-area
+    large = np.bincount(label.ravel(), minlength=number + 1) * size >= min_area
+    large[0] = False
+    new = np.where(large, np.cumsum(large), 0)
+    label, number = new[label], int(large.sum())
+    if not merge or number < 2:
+        return label
+    rim = (label > 0) & ~ndimage.binary_erosion(label > 0, EIGHT)
+    cells, whose = np.argwhere(rim), label[rim]
+    dx, dy = place.mean_ground()
+    near = cKDTree(cells * [dy / 1e3, dx / 1e3]).query_pairs(merge * (1 + 1e-9), output_type="ndarray")
+    links = coo_array((np.ones(len(near)), (whose[near[:, 0]] - 1, whose[near[:, 1]] - 1)), (number, number))
+    _, group = connected_components(links, directed=False)
+    return np.concatenate([[0], group + 1])[label]
+
+
 def _rows(
-    wet: NDArray[np.bool_],
+    label: NDArray[np.int64],
     other: NDArray[np.bool_],
     p: NDArray[np.float64],
     o: NDArray[np.float64],
     seen: NDArray[np.bool_],
     place: Place,
-    min_area: float,
     kinds: tuple[str, str, str],
 ) -> list[dict[str, Any]]:
     """A row per connected patch; `seen` is what the other map covers, `other` where that is wet."""
-    label, _ = ndimage.label(wet, EIGHT)
     grid = place.grid
     lon, lat = grid.lonlat()
     size = (grid.cell / 1e3) ** 2  # one area everywhere: the projection is equal-area
     rows = []
     for k, box in enumerate(ndimage.find_objects(label), 1):
         inside = label[box] == k
-        if inside.sum() * size < min_area:
-            continue
         looked = inside & seen[box]
         row, col = (float(k.mean()) + cut.start for k, cut in zip(np.nonzero(inside), box))
         share = float(divide((looked & other[box]).sum(), looked.sum()))

@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.borders import Borders, cells_across, source_of
+from smgrid.borders import Borders, cells_across, one_field, source_of
 from smgrid.jumps import OFFSETS
 from smgrid.steps import DIRECTIONS, open_field, step_sums
 
@@ -115,10 +115,13 @@ def detect(
     >>> found.ratio.round(1).item(), found.amplitude.round(2).item(), found.p_value.item()
     (2.3, 0.03, 0.001)
     """
-    if permutations < 1:
-        raise ValueError(f"a p-value needs at least one permutation, not {permutations}; 999 is customary")
+    if permutations < 1 or permutations % 1:
+        raise ValueError(
+            f"a p-value needs a whole number of permutations, at least one, not {permutations}; 999 is customary"
+        )
     values, grid = open_field(field)
     if coarse is not None:
+        coarse = one_field(coarse)
         source = source_of(coarse, grid, str(coarse.name or "coarse"), how)
         sums = dict(zip("xy", step_sums(values.data)))
         found: Any = _judge_shifts([_shifted(sums[d], b) for d, b in zip("xy", (source.x, source.y))])

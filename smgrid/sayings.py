@@ -63,7 +63,7 @@ def _accuracy(verdict: Verdict) -> Iterable[str]:
         if not whole["n"] or math.isnan(whole["rmse"]):
             yield f"{name}: no cell in common with the reference."
             continue
-        days, over = _days(card), f"{whole['n']:,.0f} cells"
+        days, over = int((_values(card, "n") > 0).sum()), f"{whole['n']:,.0f} cells"
         if days > 1:
             over = f"{days} days and {whole['n']:,.0f} values"
         said = [
@@ -84,6 +84,7 @@ def _accuracy(verdict: Verdict) -> Iterable[str]:
 def _bias(card: xr.Dataset, mean: float) -> str:
     """The mean error, and on how many days it is beyond chance."""
     interval = card["bias_interval"].values.reshape(-1, 2)
+    interval = interval[np.isfinite(interval).all(axis=1)] if np.isfinite(interval).all(axis=1).any() else interval
     wet, dry, n = int((interval[:, 0] > 0).sum()), int((interval[:, 1] < 0).sum()), len(interval)
     if n == 1:
         sure = "wetter than the reference" if wet else "drier than the reference" if dry else "not beyond chance"

@@ -377,14 +377,28 @@ def _same_cells(a: xr.DataArray, b: xr.DataArray, dim: Hashable) -> bool:
         return False
 
 
+def _why_none_is_shared(one: Any, two: Any, dim: Hashable) -> str:
+    kinds = type(one).__name__, type(two).__name__
+    if "CFTimeIndex" in kinds and kinds[0] != kinds[1]:
+        calendars = " against ".join(str(getattr(index, "calendar", "standard")) for index in (one, two))
+        return f", for their calendars differ ({calendars}): obj = obj.convert_calendar('standard')"
+    if kinds == ("DatetimeIndex", "DatetimeIndex") and len(one.normalize().intersection(two.normalize())):
+        return f", but days: take the day of both, obj = obj.assign_coords({dim}=obj[{str(dim)!r}].dt.floor('D'))"
+    return f": give fields of the same {dim}"
+
+
 def _difference(a: xr.DataArray, b: xr.DataArray, dim: Hashable) -> str:
     one, two = a.indexes[dim], b.indexes[dim]
-    if dim in ("y", "x"):
+    same_cells = dim in ("y", "x") and one.size == two.size > 1 and np.allclose(one, two[::-1], rtol=0, atol=1)
+    shared = one.intersection(two) if isinstance(one, type(two)) or isinstance(two, type(one)) else one[:0]
+    if same_cells:
+        mend = f"one of them runs the other way: other = other.sortby({dim!r}, ascending={bool(one[0] < one[-1])})"
+    elif dim in ("y", "x"):
         mend = "carry one to the other's cells: prediction = smgrid.to_grid(prediction, smgrid.Grid.of(reference))"
+    elif len(shared):
+        mend = f"keep the {len(shared)} they share: prediction, reference = xr.align(prediction, reference)"
     else:
-        mend = (
-            f"keep the {len(one.intersection(two))} they share: prediction, reference = xr.align(prediction, reference)"
-        )
+        mend = f"they share none{_why_none_is_shared(one, two, dim)}"
     return (
         f"the fields lie apart along {dim!r}: {len(one)} from {one[0]} to {one[-1]} against "
         f"{len(two)} from {two[0]} to {two[-1]}; {mend}"

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from smgrid.borders import Borders, Source, regular, source_of
+from smgrid.borders import Borders, Source, one_field, regular, source_of
 from smgrid.grid import Grid
 from smgrid.imprints import lay_source
 from smgrid.jumps import DEPTH, OFFSETS, REACH, jumps
@@ -95,6 +95,7 @@ def edges(
     (161, True)
     """
     values, grid = open_field(field)
+    coarse = None if coarse is None else one_field(coarse)
     source = None if coarse is None else source_of(coarse, grid, str(coarse.name or "coarse"), how)
     borders = regular(grid, coarse_km) if source is None else (source.x, source.y)
     arrays = [values.data] if source is None else [values.data, lay_source(source, values, grid)]

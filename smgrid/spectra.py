@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from smgrid.pairs import WHOLE, Place, Sheet, Spec, divide, open_pair, scorecard
 
 GAPS = 0.1  # share of the rectangle that may be missing
+LEAST = 16  # cells along the sides of a rectangle that is but a part of the scene
+STEPS = 48  # into which a side is cut where a rectangle is looked for
 LEVEL = 0.5  # of squared coherence, or of noise to signal, that sets the effective resolution
 
 _DENIS = "Denis et al. (2002), doi:10.1175/1520-0493(2002)130<1812:SDOTDA>2.0.CO;2"
@@ -35,6 +37,7 @@ SPEC: Spec = {
     "coherence_chance": (_K, "squared coherence of unrelated maps, 95 %", "1", "Beta(1/2, (M - 1) / 2), M = modes", ""),
     "modes": (_K, "independent modes in the band", "1", "M, fewer than there are modes, for the window joins them", ""),
     "noise_to_signal": (_K, "power of the error over that of the reference", "1", "PSD(p - o) / PSD(o)", _BALLAROTTA),
+    "spectrum_cells": ((), "cells of the rectangle that spectra rest on", "1", "", ""),
     "resolution_coherence": (
         (),
         "wavelength down to which squared coherence is at least 0.5",
@@ -55,8 +58,10 @@ SPEC: Spec = {
 def coherence(prediction: Any, reference: Any) -> xr.Dataset:
     """Spectra of both maps, their coherence, and the effective resolution of the prediction.
 
-    The smallest rectangle about the common cells is taken; a plane is taken off each field and a Hann window laid on, as
-    the edges of a map do not meet. Modes are sorted by their wavelength on the ground (cells are not square there).
+    The smallest rectangle about the common cells is taken or, where more than a tenth of that is missing, as behind the
+    edge of a swath, the largest that is known so far (`spectrum_cells` says how large). A plane is taken off each field
+    and a Hann window laid on, as the edges of a map do not meet. Modes are sorted by their wavelength on the ground
+    (cells are not square there).
 
     Parameters
     ----------
@@ -71,7 +76,8 @@ def coherence(prediction: Any, reference: Any) -> xr.Dataset:
         cases), `modes`, `noise_to_signal`; and `resolution_coherence`, `resolution_noise` in km: the wavelength down to
         which, without a break from the longest, squared coherence is 0.5 or more (and its sign positive), or the error
         has half the reference's power or less. NaN where the longest wave already fails, where a field is constant, or
-        where more than a tenth of the rectangle is missing: then use `variogram`.
+        where no rectangle of 16 x 16 cells is known to nine tenths: then use `variogram`. `spectrum_cells`: how many
+        cells spectra rest on, 0 where on none.
 
     Raises
     ------
@@ -126,8 +132,12 @@ def judge(sheet: Sheet) -> dict[str, Any]:
     p, o = sheet.whole()[:2]
     known = np.isfinite(np.sum(sheet.whole(), axis=0))
     p, o, known = _crop(p, o, known)
+    if known.size and known.mean() < 1 - GAPS:  # half a scene: what was seen of it, as far as a rectangle goes
+        box = largest_rectangle(known)
+        p, o, known = p[box], o[box], known[box]
     void: dict[str, Any] = {name: np.full(bands, np.nan) if dims else np.nan for name, (dims, *_) in SPEC.items()}
-    if min(known.shape) < 4 or known.mean() < 1 - GAPS:
+    void["spectrum_cells"] = np.asarray(0)
+    if min(known.shape) < (4 if known.size == sheet.fields[0].size else LEAST) or known.mean() < 1 - GAPS:
         return void
     p, o = (_level(a, known) for a in (p, o))
     if not (p.any() and o.any()):
@@ -135,7 +145,8 @@ def judge(sheet: Sheet) -> dict[str, Any]:
     window = np.hanning(p.shape[0] + 2)[1:-1, None] * np.hanning(p.shape[1] + 2)[1:-1]
     window /= np.sqrt((window**2).mean())
     label = _label(p.shape, place.mean_ground(), longest, bands)
-    return _entries(p * window, o * window, label, bands, longest / 1e3)
+    found = _entries(p * window, o * window, label, bands, longest / 1e3)
+    return found | {"spectrum_cells": np.asarray(known.size)}
 
 
 def _crop(p: NDArray[Any], o: NDArray[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any], ...]:
@@ -144,6 +155,25 @@ def _crop(p: NDArray[Any], o: NDArray[Any], known: NDArray[np.bool_]) -> tuple[N
         return p[:0], o[:0], known[:0]
     box = slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1)
     return p[box], o[box], known[box]
+
+
+def largest_rectangle(known: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The largest rectangle of which at most a tenth is missing, to a 48th of the sides.
+
+    Examples
+    --------
+    >>> largest_rectangle(np.array([[1, 1, 0], [1, 1, 1], [1, 1, 0], [0, 1, 1]], bool))
+    (slice(0, 3, None), slice(0, 2, None))
+    """
+    rows, cols = (np.unique(np.linspace(0, n, min(n, STEPS) + 1).round().astype(int)) for n in known.shape)
+    total = np.pad(np.add.reduceat(np.add.reduceat(known.astype("f8"), rows[:-1], 0), cols[:-1], 1), ((1, 0), (1, 0)))
+    total = total.cumsum(0).cumsum(1)
+    (top, bottom), (left, right) = (np.triu_indices(edges.size, 1) for edges in (rows, cols))
+    bands = total[bottom] - total[top]
+    size = (rows[bottom] - rows[top])[:, None] * (cols[right] - cols[left])
+    enough = bands[:, right] - bands[:, left] >= (1 - GAPS) * size
+    r, c = np.unravel_index(np.where(enough, size, 0).argmax(), size.shape)
+    return slice(int(rows[top[r]]), int(rows[bottom[r]])), slice(int(cols[left[c]]), int(cols[right[c]]))
 
 
 def _level(a: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ piece and they add up, so that chunks do not matter and memory stays bounded.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -25,6 +26,7 @@ logger = logging.getLogger("smgrid")
 
 DIRECTIONS = ("x", "y")
 SLAB = 2**20  # cells taken to float64 at a time
+BAND = 3 * 2**25  # cells of blocks that are folded in one go
 
 
 def open_field(field: Any) -> tuple[xr.DataArray, Grid]:
@@ -150,22 +152,51 @@ def fold_lines(
         Cells that a line looks to either side.
     """
     padded, chunks = with_halo(arrays, depth)
+    starts = [np.cumsum([0, *sizes]) for sizes in chunks]
+    # Dask may hold all blocks of a compute at once: a large map is done in bands of rows, the rows beside read again
+    cells = np.array(chunks[0]) * int(starts[1][-1]) * math.prod(padded[0].shape[:-2])
+    band = np.cumsum(cells) // BAND
+    x: Any = 0.0
+    y: list[NDArray[np.float64]] = []
+    for rows in np.split(np.arange(band.size), np.flatnonzero(np.diff(band)) + 1):
+        here = slice(int(rows[0]), int(rows[-1]) + 1)
+        blocks = [a.blocks[(..., here, slice(None))] for a in padded]
+        sums = _fold_band(blocks, folds, [starts[0][here], starts[1]], (chunks[0][here], chunks[1]), size, depth)
+        x, y = x + sums[0], [*y, sums[1]]
+    return x, np.concatenate(y, -1)
+
+
+def _fold_band(
+    blocks: list[da.Array],
+    folds: Sequence[Fold],
+    starts: Sequence[NDArray[np.intp]],
+    chunks: tuple[tuple[int, ...], ...],
+    size: int,
+    depth: int,
+) -> list[NDArray[np.float64]]:
+    """Sums along x and along y of some rows of blocks."""
+    lead = blocks[0].chunks[:-2]
+    both = da.map_blocks(
+        _fold_both,
+        *blocks,
+        folds=folds,
+        starts=starts,
+        depth=depth,
+        chunks=(*lead, *((1,) * len(sizes) for sizes in chunks)),
+        meta=np.empty((0,) * blocks[0].ndim, object),
+    )
     found = []
-    for fold, blocks, sizes in zip(folds, turned(padded), (chunks, chunks[::-1])):
-        ndim = blocks[0].ndim
+    for k, pairs, sizes in ((0, both, chunks), (1, both.swapaxes(-1, -2), chunks[::-1])):
         parts = da.map_blocks(
-            _fold_block,
-            *blocks,
-            fold=fold,
-            first=np.cumsum([0, *sizes[1]]),
-            depth=depth,
-            new_axis=ndim - 2,
-            chunks=(*blocks[0].chunks[:-2], (size,), (1,) * len(sizes[0]), sizes[1]),
-            meta=np.empty((0,) * (ndim + 1)),
+            _one_of_both,
+            pairs,
+            which=k,
+            new_axis=pairs.ndim - 2,
+            chunks=(*lead, (size,), (1,) * len(sizes[0]), sizes[1]),
+            meta=np.empty((0,) * (pairs.ndim + 1)),
         )
         found.append(parts.sum(-2))
-    x, y = da.compute(*found)
-    return x, y
+    return list(da.compute(*found))
 
 
 class Window:
@@ -235,6 +266,11 @@ def with_halo(
     if cuts is not None:
         lazy = [a.rechunk((*a.chunks[:-2], *cuts)) for a in lazy]
     sides = (lazy[0].ndim - 2, lazy[0].ndim - 1)
+    if min(lazy[0].shape[-2:]) < depth:
+        raise ValueError(
+            f"the map has {lazy[0].shape[-2]} x {lazy[0].shape[-1]} cells; jumps are measured by lines over the cells on "
+            f"both sides of a border, which needs at least {depth} x {depth}: give a larger window"
+        )
     padded = [da.overlap.overlap(a, dict.fromkeys(sides, depth), dict.fromkeys(sides, np.nan)) for a in lazy]
     chunks = tuple(tuple(n - 2 * depth for n in sizes) for sizes in padded[0].chunks[-2:])
     given = iter(padded)
@@ -246,8 +282,23 @@ def turned(arrays: Sequence[da.Array]) -> tuple[list[da.Array], list[da.Array]]:
     return list(arrays), [a.swapaxes(-1, -2) for a in arrays]
 
 
-def _fold_block(
-    *blocks: Any, fold: Fold, first: NDArray[np.intp], depth: int, block_id: tuple[int, ...]
-) -> NDArray[np.float64]:
-    rows = [np.asarray(block)[..., depth:-depth, :].astype("f8") for block in blocks]
-    return fold(rows, int(first[block_id[-1]]))[..., None, :]
+def _fold_both(
+    *blocks: Any, folds: Sequence[Fold], starts: Sequence[NDArray[np.intp]], depth: int, block_id: tuple[int, ...]
+) -> NDArray[np.object_]:
+    """Sums along x and along y of one block, in one task: once it is done, nothing holds the block any more."""
+    whole = [np.asarray(block).astype("f8", copy=False) for block in blocks]
+    turns = whole, [a.swapaxes(-1, -2) for a in whole]
+    firsts = starts[1][block_id[-1]], starts[0][block_id[-2]]
+    sums = [
+        fold([a[..., depth:-depth, :] for a in turn], int(first)) for fold, turn, first in zip(folds, turns, firsts)
+    ]
+    out = np.empty((*whole[0].shape[:-2], 1, 1), object)
+    for at in np.ndindex(out.shape[:-2]):
+        out[(*at, 0, 0)] = tuple(each[at] for each in sums)
+    return out
+
+
+def _one_of_both(blocks: NDArray[np.object_], which: int) -> NDArray[np.float64]:
+    lead = blocks.shape[:-2]
+    parts = [blocks[(*at, 0, 0)][which] for at in np.ndindex(lead)]
+    return np.stack(parts).reshape(*lead, *parts[0].shape)[..., None, :]

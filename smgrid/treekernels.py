@@ -34,6 +34,7 @@ class Deep:
     """Trees of any depth: a mean in float64 (forests), or a sum in float32 (boosted)."""
 
     dtype = "f4"
+    cells = 1 << 16  # a call worth its while: trees are fetched into cache once a call
 
     def __init__(self, packed: Any, base: float, trial: NDArray[np.float32]) -> None:
         self.packed, self.base, self.trial = packed, base, trial
@@ -59,6 +60,7 @@ class Shallow:
     """Boosted trees of at most six levels, each filled up to the same depth."""
 
     dtype = "f4"
+    cells = 1 << 12
 
     def __init__(self, packed: Any, trial: NDArray[np.float32]) -> None:
         self.packed, self.trial = packed, trial

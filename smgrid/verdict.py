@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from smgrid import patterns, scores, seams
+from smgrid.borders import source_of
 from smgrid.drawing import is_synthetic
 from smgrid.exhibits import meet
 from smgrid.grid import Grid
+from smgrid.jumps import DEPTH
 from smgrid.shapes import as_field
 
 if TYPE_CHECKING:
@@ -134,6 +136,12 @@ def judge(maps: Any, reference: Any, *, coarse: Any = None, coarse_km: float = 9
     small = math.prod(reference.sizes[dim] for dim in "yx") <= LISTED
     if not small:
         notes.append("The maps are too large for a list of single border segments.")
+    tall = min(reference.sizes[dim] for dim in "yx") >= DEPTH  # what jumps are measured over
+    bordered = tall and coarse is not None and _has_borders(coarse, Grid.of(reference))
+    if not tall:
+        notes.append("The maps are too narrow for single borders and for what is copied.")
+    elif coarse is not None and not bordered:
+        notes.append("No two cells of the coarse field meet within the maps: what is copied cannot be said.")
     with warnings.catch_warnings():  # what is at a wrong place stands in the attributes, and is said from there
         warnings.filterwarnings("ignore", category=UserWarning, module="smgrid")
         cards, differences = _compare(shared, reference, coarse=coarse, coarse_km=coarse_km, seed=seed)
@@ -146,8 +154,12 @@ def judge(maps: Any, reference: Any, *, coarse: Any = None, coarse_km: float = 9
             cards=cards,
             differences=differences,
             seams={name: seams.detect(field, coarse_km=coarse_km, seed=seed) for name, field in every.items()},
-            edges={name: seams.edges(field, coarse, coarse_km=coarse_km) for name, field in every.items() if small},
-            imprints={} if coarse is None else {name: seams.imprint(field, coarse) for name, field in every.items()},
+            edges={
+                name: seams.edges(field, coarse if bordered else None, coarse_km=coarse_km)
+                for name, field in every.items()
+                if small and tall
+            },
+            imprints={name: seams.imprint(field, coarse) for name, field in every.items() if bordered},
             lines={name: seams.straight_lines(field) for name, field in every.items()},
             notes=notes,
         )
@@ -175,6 +187,15 @@ def _compare(
             if other is not None:
                 differences[name, other] = found[["n", *(v for v in paired if not str(v).endswith("_versus"))]]
     return cards, differences
+
+
+def _has_borders(coarse: xr.DataArray, grid: Grid) -> bool:
+    """Whether two coarse cells meet within the maps; a coarse field elsewhere is refused later, where that is said."""
+    try:
+        source_of(coarse, grid, "coarse", "blocks")
+    except ValueError as error:
+        return "no two cells" not in str(error)
+    return True
 
 
 def by_day(found: xr.Dataset, dim: str = "time") -> Iterator[tuple[str, xr.Dataset]]:

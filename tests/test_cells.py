@@ -76,14 +76,15 @@ def test_compiled_and_numpy_give_the_same_bits(block, form, trained, data):
                 ]
             made.append((status.tobytes(), culprit.tobytes(), left))
         assert made[0] == made[1]
-        fast, slow = _Runs(status, native()), _Places(status)
-        assert fast.count == slow.count == left[-1]
-        start = data.draw(st.integers(0, fast.count))
-        stop = data.draw(st.integers(start, fast.count))
-        for dtype in ("f4", "f8"):
-            for way in (predictors, None):
+        start = data.draw(st.integers(0, left[-1]))
+        stop = data.draw(st.integers(start, left[-1]))
+        for way in (predictors, None):
+            with np.errstate(all="ignore"):
+                fast, slow = (kind(status, values, way) for kind in (_Runs, _Places))
+            assert fast.count == slow.count == left[-1]
+            for dtype in ("f4", "f8") if fast.count else ():
                 with np.errstate(all="ignore"):
-                    a, b = (known.tile(values, way, start, stop, dtype) for known in (fast, slow))
+                    a, b = (known.tile(start, stop, dtype) for known in (fast, slow))
                 assert a.dtype == b.dtype and a.flags.c_contiguous
                 np.testing.assert_array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))
         layers = [np.full(shape, np.nan, "f4") for _ in range(2)]
@@ -98,10 +99,12 @@ def test_compiled_and_numpy_give_the_same_bits(block, form, trained, data):
 @pytest.mark.parametrize("name", ["day_of_year", "longitude"])
 def test_sine_and_cosine_of_an_axis_are_those_of_its_cells(name):
     axis = np.random.default_rng(0).uniform(-180, 366, (1, 611))
-    known = Known.of(np.zeros((67, 611), "u1"))
-    axis_first = known.tile([axis], [PAPER[name]], 0, known.count, "f8")
-    whole = known.tile([np.repeat(axis, 67, axis=0)], [PAPER[name]], 0, known.count, "f8")
-    assert axis_first.tobytes() == whole.tobytes()
+    status = np.zeros((67, 611), "u1")
+    tiles = [
+        Known.of(status, [value], [PAPER[name]]).tile(0, status.size, "f8")
+        for value in (axis, np.repeat(axis, 67, axis=0))
+    ]
+    assert tiles[0].tobytes() == tiles[1].tobytes()
 
 
 @needs_native
@@ -122,16 +125,32 @@ def test_hostile_arrays_are_refused():
     for status in (np.broadcast_to(u1[0], (3, 4)), bytes(12)):
         with pytest.raises((ValueError, BufferError)):
             c.judge(f4, status, u1.copy(), *limits)
-    row = np.zeros(12, "f4")
+    row, scale = np.zeros(12, "f4"), np.zeros((1, 2))
     for bad in ([[0, 0], [12, 11]], [[5, 0], [12, 12]], [[-1, 0], [12, 12]], [[2**62, 0], [12, 12]], [[0, 0]],
                 [[0, -(2**63)], [12, 2**63 - 1]], [[0, 5], [12, 12]]):  # fmt: skip
         with pytest.raises(ValueError, match="runs do not fit"):
-            c.gather(f4, np.array(bad), 0, row, 0.0, 1.0, False)
+            c.gather((f4,), scale, np.array(bad), 12, 0, row[None])
         with pytest.raises(ValueError, match="runs do not fit"):
             c.scatter(row, np.array(bad), 0, f4.copy())
     for start in (-1, 1, 2**62):
         with pytest.raises(ValueError, match="runs"):
-            c.gather(f4, runs, start, row, 0.0, 1.0, False)
+            c.gather((f4,), scale, runs, 12, start, row[None])
+    for fields, scales, cells, tile in [
+        ((f4, f4), scale, 12, row[None]),
+        ((f4,), np.zeros((2, 2)), 12, row[None]),
+        ((f4,), scale.astype("f4"), 12, row[None]),
+        ((f4,), scale, 11, row[None]),
+        ((f4,), scale, -1, row[None]),
+        ((f4[:2],), scale, 12, row[None]),
+        ((f4,), scale, 12, row),
+        ((f4,), scale, 12, np.zeros((1, 13), "f4")),
+        ((f4,), scale, 12, np.zeros((1, 12), "i4")),
+        ((f4.astype("u1"),), scale, 12, row[None]),
+    ]:
+        with pytest.raises(ValueError):
+            c.gather(fields, scales, runs, cells, 0, tile)
+    with pytest.raises(TypeError):
+        c.gather([f4], scale, runs, 12, 0, row[None])
     with pytest.raises(ValueError, match="runs do not fit"):
         c.runs(u1, np.zeros((1, 2), "i8"))
     with pytest.raises(ValueError, match="two types"):

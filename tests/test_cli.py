@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import xarray as xr
 import smgrid
 from smgrid.cli import main
 from smgrid.files import open_table
+from smgrid.native import state
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +203,16 @@ def test_sizes_that_are_no_numbers_are_wrong_use(files):
     with pytest.raises(SystemExit) as stop:
         main(["scenario", f"{files}/samples.csv", "--sizes", "few"])
     assert stop.value.code == 2
+
+
+def test_doctor_says_what_smgrid_runs_on(capsys):
+    assert main(["doctor"]) == 0
+    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert list(said) == ["smgrid", "Python", "kernels", "cores", "memory", "libraries", "extras"]
+    assert said["smgrid"] == smgrid.__version__ and f"numpy {np.__version__}" in said["libraries"]
+    assert said["kernels"] == state()
+    extras = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    named = {extra.split(": ")[0] for extra in said["extras"].split(", ")}
+    assert named == {*extras} - {"all", "test"}

@@ -486,3 +486,53 @@ def test_a_map_clipped_to_its_own_corner_is_caught():
     with pytest.warns(UserWarning, match="first column then lies 2 cells"):
         seams.detect(part.values)
     assert seams.detect(part).peak_phase.values.tolist() == [0, 0]
+
+
+def test_bands_of_a_large_map_add_up(monkeypatch):
+    """What is done in one go, and block row by block row, is the same."""
+    rng = np.random.default_rng(0)
+    cells = YANCO.coarsen(9)
+    smap = xr.DataArray(rng.normal(0.2, 0.03, (2, *cells.shape)), cells.coords(), ("time", "y", "x"), "smap")
+    field = (coarse.blocks(smap, YANCO) + rng.normal(0, 0.01, (2, *YANCO.shape))).chunk(time=1, y=20, x=30)
+    whole = seams.imprint(field, smap)
+    for band in (1, 75 * 2 * 45):
+        monkeypatch.setattr("smgrid.steps.BAND", band)
+        xr.testing.assert_allclose(seams.imprint(field, smap), whole, rtol=1e-12)
+
+
+STEPPED = on(SMALL, np.random.default_rng(0).normal(0.2, 0.01, SMALL.shape))
+CELLS = SMALL.coarsen(9)
+FIELD = xr.DataArray(np.random.default_rng(1).normal(0.2, 0.03, CELLS.shape), CELLS.coords(), ("y", "x"), "smap")
+
+
+@pytest.mark.parametrize(
+    "ask, error, message",
+    [
+        (lambda: seams.edges(STEPPED, FIELD.to_dataset().assign(t=FIELD)), TypeError, r"a Dataset of \['smap', 't'\]"),
+        (lambda: seams.correct(STEPPED, "smap.nc"), TypeError, "coarse is one field, a DataArray, not str"),
+        (lambda: seams.detect(STEPPED, coarse=[1]), TypeError, "coarse is one field, a DataArray, not list"),
+        (
+            lambda: seams.imprint(STEPPED[:5], FIELD),
+            ValueError,
+            "the map has 5 x 44 cells; .*at least 8 x 8: give a la",
+        ),
+        (lambda: seams.edges(STEPPED[:, :3], FIELD), ValueError, "no two cells|the map has 40 x 3 cells"),
+        (lambda: seams.correct(STEPPED, FIELD, beta=np.nan), ValueError, "beta is NaN: give a number"),
+        (lambda: seams.detect(STEPPED, coarse_km="9"), ValueError, "a number of km such as 9 or 36, not '9'"),
+        (lambda: seams.detect(STEPPED, coarse_km=np.nan), ValueError, "such as 9 or 36, not nan"),
+        (lambda: seams.detect(STEPPED, permutations=1.5), ValueError, "a whole number of permutations.*not 1.5"),
+    ],
+)
+def test_what_cannot_be_asked_says_what_can(ask, error, message):
+    with pytest.raises(error, match=message):
+        ask()
+
+
+def test_the_only_field_of_a_dataset_is_meant():
+    xr.testing.assert_identical(seams.edges(STEPPED, FIELD.to_dataset()), seams.edges(STEPPED, FIELD))
+
+
+def test_packed_maps_are_corrected_in_numbers_that_have_room():
+    packed = (1000 * STEPPED + 400 * coarse.blocks(FIELD, SMALL)).astype("i2")
+    mended = seams.correct(packed, FIELD, beta=400)
+    assert mended.dtype == "f4" and abs(float((mended - packed).mean())) < 5

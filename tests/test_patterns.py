@@ -507,6 +507,25 @@ def test_a_patch_a_little_off_is_found_with_tolerance():
     assert kinds == {0: ["missed"] * 3 + ["false alarm"] * 3, 3: ["found", "found", "missed", "false alarm"]}
 
 
+@pytest.mark.parametrize("along, cell", [("y", 1.0585), ("x", 0.9464)])
+def test_patches_that_lie_near_are_one(along, cell):
+    """Two patches four cells apart, a speck between them that is too small to join anything."""
+    values = np.full(YANCO.shape, 0.1)
+    for start in (10, 18):
+        values[
+            (slice(start, start + 5), slice(30, 36)) if along == "y" else (slice(30, 36), slice(start, start + 5))
+        ] = 0.3
+    reference = field(values)
+    # the last cell of one and the first of the other
+    counts = [patterns.wet_patches(reference, reference, threshold=0.2, merge=km).patches.item()
+              for km in (0, 4 * cell - 0.05, 4 * cell + 0.05)]  # fmt: skip
+    assert counts == [2, 2, 1]
+    one = patterns.wet_patches(reference, reference, threshold=0.2, merge=5)
+    assert one.area.item() == pytest.approx(60 * 1.00179, rel=1e-4) and one.kind.item() == "found"
+    values[(16, 32) if along == "y" else (32, 16)] = 0.3
+    assert patterns.wet_patches(field(values), field(values), threshold=0.2, merge=2.5 * cell).patches == 2
+
+
 def test_the_two_patches_of_the_synthetic_scene_are_found_in_the_truth():
     scene = synthetic.yanco(seed=0)
     day = scene.truth.sel(time="2015-05-17")
@@ -590,7 +609,35 @@ def test_unrelated_maps_stay_below_chance_in_95_of_100():
 def test_a_spectrum_needs_a_whole_rectangle():
     found = patterns.coherence(gappy(texture(1), share=0.05), texture(1))
     assert found.coherence[0] > 0.9
-    assert np.isnan(patterns.coherence(half(texture(1)), texture(1)).coherence).all()
+    assert found.spectrum_cells == 84 * 75
+    none = patterns.coherence(gappy(texture(1), share=0.4), texture(1))  # no rectangle of it is known
+    assert np.isnan(none.coherence).all() and np.isnan(none.resolution_noise) and none.spectrum_cells == 0
+
+
+def test_of_half_a_scene_the_largest_rectangle_is_taken():
+    seen, other = half(texture(1)), half(texture(2))
+    found = patterns.coherence(seen, other)
+    box = spectra.largest_rectangle(np.isfinite(seen.values))
+    known = np.isfinite(seen.values[box])
+    assert found.spectrum_cells == known.size and known.mean() >= 0.9
+    exact = max(rows * cols for rows in range(1, 85) for cols in range(1, 41)
+                if np.isfinite(seen.values[:rows, :cols]).mean() >= 0.9)  # fmt: skip
+    assert known.size >= 0.93 * exact
+    cut = dict(zip("yx", box))
+    whole = patterns.coherence(seen.isel(cut), other.isel(cut))
+    # the same modes, sorted into bands of another width: the whole power is the same
+    assert float((found.power_reference * found.modes).sum()) == pytest.approx(
+        float((whole.power_reference * whole.modes).sum()), rel=0.1
+    )
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (37, 500)])
+def test_rectangles_of_large_scenes_are_known_to_nine_tenths(shape):
+    known = np.random.default_rng(0).random(shape) > 0.03
+    known[: shape[0] // 2, shape[1] // 3 :] = False
+    box = spectra.largest_rectangle(known)
+    assert known[box].mean() >= 0.9
+    assert known[box].size >= max(shape[0] * (shape[1] // 3), (shape[0] - shape[0] // 2) * shape[1])
 
 
 # ---- baselines, strata, ceiling, change
@@ -751,7 +798,7 @@ def test_what_cannot_be_compared_says_why(spoil, choices, error, message):
         (lambda p, o: patterns.ssim(p, o, window="hann"), "'gaussian' or 'uniform', not 'hann'"),
         (lambda p, o: patterns.ssim(p.assign_attrs(units="dB"), o.assign_attrs(units="dB")), "'dB'.*give data_range"),
         (lambda p, o: patterns.variogram(p, o, lags=0), "at least one lag, not 0"),
-        (lambda p, o: patterns.wet_patches(p, o, min_area=-1), "not negative: min_area=-1"),
+        (lambda p, o: patterns.wet_patches(p, o, min_area=-1), "0 or more: min_area=-1"),
         (lambda p, o: patterns.change(p, o), "two dates along 'time'"),
     ],
 )
@@ -773,3 +820,25 @@ def test_arrays_are_placed_by_assumption(caplog):
     assert "no coordinates: their cells are taken as 1 km and square" in caplog.text
     with pytest.raises(ValueError, match="without coordinates nothing tells where the coarse"):
         patterns.compare(P, O, coarse=texture(1))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda a: a.sortby("y"), r"runs the other way: other = other.sortby\('y', ascending=False\)"),
+        (lambda a: a.assign_coords(time=a.time + np.timedelta64(6, "h")), r"they share none, but days: .*floor\('D'\)"),
+        (
+            lambda a: a.assign_coords(time=a.time + np.timedelta64(9, "D")),
+            "they share none: give fields of the same time",
+        ),
+        (
+            lambda a: a.convert_calendar("noleap"),
+            "their calendars differ .standard against noleap.: .*convert_calendar",
+        ),
+    ],
+)
+def test_axes_that_differ_say_which_line_mends_it(change, message):
+    days = np.array(["2015-05-05", "2015-05-17"], "M8[ns]")
+    both = texture(1).expand_dims(time=days)
+    with pytest.raises(ValueError, match=message):
+        patterns.compare(both, change(both))

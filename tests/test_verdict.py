@@ -134,6 +134,26 @@ def test_tables_hold_the_numbers(verdict):
     assert all(len(row) == len(one.heads) for one in found.values() for row in one.rows)
 
 
+@pytest.mark.parametrize(
+    "ny, nx, note",
+    [(9, 9, "No two cells of the coarse field meet"), (1, 40, "too narrow for single borders"), (1, 1, "too narrow")],
+)
+def test_small_windows_make_a_page_that_says_what_is_left_out(tmp_path, ny, nx, note):
+    some = REFERENCE.isel(y=slice(ny), x=slice(nx))
+    found = judge({"a": some.copy(data=some * 1.1)}, some, coarse=SMAP)
+    assert not found.imprints and any(note in one for one in found.notes)
+    assert note in smgrid.report.page(found)
+
+
+def test_days_without_cells_are_not_counted():
+    half = REFERENCE.where(REFERENCE.time == REFERENCE.time[0])
+    found = judge({"a": (half + 0.05).assign_attrs(REFERENCE.attrs)}, REFERENCE)
+    assert "over 1,701 cells" in said(found, "Accuracy", "a: RMSE") or "3,402 cells" in said(
+        found, "Accuracy", "a: RMSE"
+    )
+    assert "wetter than the reference" in said(found, "Accuracy", "a: mean difference +0.050")
+
+
 # ---- map against map
 
 

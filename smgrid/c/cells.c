@@ -6,7 +6,7 @@
 
 #include <float.h>
 
-enum { MAX_DIMS = 16, RUN = 256 };
+enum { MAX_DIMS = 16, RUN = 128 }; // cells of a run are counted in a byte
 enum { PREDICTED = 0, OUTSIDE = 1, MISSING = 2, INVALID = 3 }; // as in smgrid/shapes.py
 
 #if defined(__GNUC__)
@@ -114,9 +114,16 @@ typedef struct {
     INLINE Py_ssize_t judge_##T(const char *at, Py_ssize_t step, int n, uint8_t *status, uint8_t *culprit,             \
                                 const Limits *l) {                                                                     \
         T low = (T)l->low, high = (T)l->high, from = (T)l->from, to = (T)l->to, held[RUN];                             \
-        int open = 0, unclean = 0;                                                                                     \
+        T least = l->trained && from > low ? from : low, most = l->trained && to < high ? to : high;                   \
+        uint8_t open = 0, any = 0;                                                                                     \
+        int unclean = 0;                                                                                               \
         for (int j = 0; j < n; j++)                                                                                    \
-            open += status[j] < MISSING;                                                                               \
+            any |= status[j];                                                                                          \
+        if (!any)                                                                                                      \
+            open = (uint8_t)n;                                                                                         \
+        else                                                                                                           \
+            for (int j = 0; j < n; j++)                                                                                \
+                open += status[j] < MISSING;                                                                           \
         if (!open)                                                                                                     \
             return 0;                                                                                                  \
         const T *v = (const T *)at;                                                                                    \
@@ -126,10 +133,7 @@ typedef struct {
             v = held;                                                                                                  \
         }                                                                                                              \
         for (int j = 0; j < n; j++)                                                                                    \
-            unclean |= !((v[j] >= low) & (v[j] <= high));                                                              \
-        if (l->trained)                                                                                                \
-            for (int j = 0; j < n; j++)                                                                                \
-                unclean |= (v[j] < from) | (v[j] > to);                                                                \
+            unclean |= !((v[j] >= least) & (v[j] <= most));                                                            \
         if (!unclean)                                                                                                  \
             return open;                                                                                               \
         uint8_t bad[RUN], verdict[RUN], out[RUN];                                                                      \
@@ -304,6 +308,7 @@ static PyObject *no_fit(void) {
 // ---- functions
 
 static PyObject *judge(PyObject *self, PyObject *args) {
+    (void)self;
     PyObject *values, *states, *culprits;
     Limits l;
     if (!PyArg_ParseTuple(args, "OOObddddp", &values, &states, &culprits, &l.number, &l.low, &l.high, &l.from, &l.to,
@@ -340,6 +345,7 @@ done:
 }
 
 static PyObject *runs(PyObject *self, PyObject *args) {
+    (void)self;
     PyObject *states, *pairs;
     if (!PyArg_ParseTuple(args, "OO", &states, &pairs))
         return NULL;
@@ -401,45 +407,69 @@ static PyObject *runs(PyObject *self, PyObject *args) {
     return fits ? PyLong_FromSsize_t(count) : no_fit();
 }
 
-static PyObject *gather(PyObject *self, PyObject *args) {
-    PyObject *values, *pairs, *row;
-    Py_ssize_t start;
-    Scale s;
-    if (!PyArg_ParseTuple(args, "OOnOddp", &values, &pairs, &start, &row, &s.least, &s.width, &s.scaled))
-        return NULL;
+// One row of a tile.
+static int gather_row(PyObject *values, const Walk *start, Py_ssize_t cells, void *out, int wide, const Scale *s) {
     Field field;
-    Py_buffer out, view;
-    Walk w;
-    PyObject *result = NULL;
     if (open_field(values, &field))
-        return NULL;
-    if (open_plain(row, &out, "fd", 1, "a row of the tile"))
-        goto field;
-    if (open_walk(pairs, &view, &w, field.cells, start, out.len / out.itemsize))
-        goto out;
+        return -1;
     Py_ssize_t cell = 0, n = 0, at = 0;
-    int more, wide = out.itemsize == 8;
-    Py_BEGIN_ALLOW_THREADS
-    while ((more = next_piece(&w, &cell, &n)) > 0) {
+    int more = -1;
+    if (field.cells == cells) {
+        Walk w = *start;
+        Py_BEGIN_ALLOW_THREADS
+        while ((more = next_piece(&w, &cell, &n)) > 0) {
 #ifdef SMGRID_X86
-        if (smgrid_form != SMGRID_PLAIN)
-            gather_avx2(&field, cell, n, out.buf, at, wide, &s);
-        else
+            if (smgrid_form != SMGRID_PLAIN)
+                gather_avx2(&field, cell, n, out, at, wide, s);
+            else
 #endif
-            gather_plain(&field, cell, n, out.buf, at, wide, &s);
-        at += n;
+                gather_plain(&field, cell, n, out, at, wide, s);
+            at += n;
+        }
+        Py_END_ALLOW_THREADS
     }
-    Py_END_ALLOW_THREADS
-    result = more ? no_fit() : Py_NewRef(Py_None);
-    PyBuffer_Release(&view);
-out:
-    PyBuffer_Release(&out);
-field:
     PyBuffer_Release(&field.view);
+    if (more)
+        no_fit();
+    return more;
+}
+
+static PyObject *gather(PyObject *self, PyObject *args) {
+    PyObject *fields, *scales, *pairs, *whole, *result = NULL;
+    Py_ssize_t start, cells;
+    if (!PyArg_ParseTuple(args, "O!OOnnO", &PyTuple_Type, &fields, &scales, &pairs, &cells, &start, &whole))
+        return NULL;
+    Py_buffer scale, tile, view;
+    Walk w;
+    Py_ssize_t rows = PyTuple_Size(fields);
+    if (open_plain(scales, &scale, "d", 0, "scales"))
+        return NULL;
+    if (open_plain(whole, &tile, "fd", 1, "a tile"))
+        goto scale;
+    if (scale.len != rows * 16 || tile.ndim != 2 || tile.shape[0] != rows || cells < 0) {
+        PyErr_SetString(PyExc_ValueError, "fields, scales (least, width) and rows of the tile are not as many");
+        goto tile;
+    }
+    if (open_walk(pairs, &view, &w, cells, start, tile.shape[1]))
+        goto tile;
+    int bad = 0;
+    for (Py_ssize_t k = 0; k < rows && !bad; k++) {
+        const double *given = (const double *)scale.buf + 2 * k;
+        Scale s = {given[0], given[1], given[1] != 0};
+        bad = gather_row(PyTuple_GetItem(fields, k), &w, cells, (char *)tile.buf + k * tile.shape[1] * tile.itemsize,
+                         tile.itemsize == 8, &s);
+    }
+    result = bad ? NULL : Py_NewRef(Py_None);
+    PyBuffer_Release(&view);
+tile:
+    PyBuffer_Release(&tile);
+scale:
+    PyBuffer_Release(&scale);
     return result;
 }
 
 static PyObject *scatter(PyObject *self, PyObject *args) {
+    (void)self;
     PyObject *values, *pairs, *whole;
     Py_ssize_t start;
     if (!PyArg_ParseTuple(args, "OOnO", &values, &pairs, &start, &whole))
@@ -479,7 +509,7 @@ PyMethodDef smgrid_cells[] = {
     {"judge", judge, METH_VARARGS,
      "judge(field, status, culprit, number, low, high, from, to, trained) -> cells that may still be predicted"},
     {"runs", runs, METH_VARARGS, "runs(status, pairs or None) -> number of runs of known cells"},
-    {"gather", gather, METH_VARARGS, "gather(field, runs, start, row, least, width, scaled): fill a row of a tile"},
+    {"gather", gather, METH_VARARGS, "gather(fields, scales, runs, cells, start, tile): fill a tile; a width of 0 takes values as they are"},
     {"scatter", scatter, METH_VARARGS, "scatter(values, runs, start, layer): lay predictions down"},
     {NULL, NULL, 0, NULL},
 };

@@ -14,6 +14,7 @@
 
 enum {
     FLIGHT = 8,           // cells walked at once
+    STEPS = 4,            // of each, before it is asked whether all have arrived
     BLOCK = 4096,         // keys of a block: 16 kB, half of a small first cache
     CELLS = 128,          // of a block, at most
     GROUP = 700 * 1024,   // bytes of nodes that stay in the second cache
@@ -207,6 +208,13 @@ end:
 
 // ---- walking
 
+INLINE uint32_t step(const narrow *restrict tree, uint32_t at, const int32_t *restrict x, int half) {
+    uint64_t node; // one load
+    memcpy(&node, tree + at, 8);
+    const uint32_t where = (uint32_t)(node >> 32);
+    return (where & 0xffffff) + (x[where >> (24 + half)] > (int32_t)node);
+}
+
 // The walks of one block through one tree: where each cell ends. `half` is 1 where each input has one key, 0 where two.
 INLINE void walk(const narrow *restrict tree, const int32_t *restrict x, int cells, int stride, int half,
                  int32_t *restrict leaf) {
@@ -214,12 +222,13 @@ INLINE void walk(const narrow *restrict tree, const int32_t *restrict x, int cel
         uint32_t at[FLIGHT] = {0}, moved;
         do {
             moved = 0;
-#pragma GCC unroll 8
+            for (int blind = 1; blind < STEPS; blind++)
+#pragma GCC unroll 16
+                for (int j = 0; j < FLIGHT; j++)
+                    at[j] = step(tree, at[j], x + j * stride, half);
+#pragma GCC unroll 16
             for (int j = 0; j < FLIGHT; j++) {
-                uint64_t node; // one load
-                memcpy(&node, tree + at[j], 8);
-                const uint32_t where = (uint32_t)(node >> 32);
-                const uint32_t next = (where & 0xffffff) + (x[j * stride + (int)(where >> (24 + half))] > (int32_t)node);
+                const uint32_t next = step(tree, at[j], x + j * stride, half);
                 moved |= next ^ at[j];
                 at[j] = next;
             }
