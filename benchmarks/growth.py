@@ -228,6 +228,7 @@ def draw(found, path):
             ax.set_xscale("log")
             ax.set_yscale("log")
             ax.legend(fontsize=7, frameon=False)
+        ax.set_visible(bool(lines))
         ax.set_xlabel(label)
         ax.set_ylabel("wall time (s)")
         ax.grid(color="0.92", which="both", lw=0.6)
