@@ -218,12 +218,19 @@ def main():
                 smgrid.save_model(models[name], folder / f"{layout}.model")
                 write_cube(folder / "large.zarr", layout, 2 * args.side)
                 for cube in (path, folder / "large.zarr"):
-                    command = [sys.executable, __file__, "--one", cube, folder / f"{layout}.model", folder / cube.stem]
+                    command = [
+                        sys.executable,
+                        __file__,
+                        "--one",
+                        cube,
+                        folder / f"{layout}.model",
+                        folder / f"maps_{cube.stem}",
+                    ]
                     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
                     chunk = BANDS * CHUNK * CHUNK * 4 / 1e6
                     print(f"peak above base, {cube.stem}: {told['above']:.0f} MB; {WORKERS} x 2.5 x {chunk:.0f} MB "
                           f"of a chunk = {WORKERS * 2.5 * chunk:.0f} MB", flush=True)  # fmt: skip
-                for rest in [*folder.glob("large*"), *folder.glob("*small*")]:
+                for rest in [*folder.glob("large*"), *folder.glob("maps_*")]:
                     shutil.rmtree(rest, ignore_errors=True)
 
 
