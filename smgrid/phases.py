@@ -117,7 +117,7 @@ def detect(
     """
     if permutations < 1 or permutations % 1:
         raise ValueError(
-            f"a p-value needs a whole number of permutations, at least one, not {permutations}; 999 is customary"
+            f"a p-value needs at least one permutation, and a whole number of them, not {permutations}; 999 is customary"
         )
     values, grid = open_field(field)
     if coarse is not None:
