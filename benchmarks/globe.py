@@ -203,6 +203,7 @@ def run_one(folder, part, name, workers, cog):
     times["zarr"] = time.perf_counter() - start
     found = {"model": name, "part": part, "cells": int(np.prod(stored.soil_moisture.shape)), "workers": workers,
              "cpu": time.process_time() - cpu, "peak above base, GB": peak() - base, "base, GB": base}  # fmt: skip
+    print(json.dumps(found | times), flush=True)
     if cog:
         start = time.perf_counter()
         smgrid.write_geotiff(stored, tif)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from affine import Affine
 
 TILE = 512  # pixels; also the size at which overviews stop
+NARROW = 128  # pixels; a virtual raster passes no narrower overviews on
 CACHE = 128  # MB of GDAL's block cache, which would otherwise take 5 % of the machine
 Slices = dict[Hashable, slice]
 
@@ -136,8 +137,9 @@ class _Frame:
 
     @property
     def factors(self) -> list[int]:
-        """Overviews, halving until one tile holds the map."""
-        return [2**k for k in range(1, 32) if max(self.shape) > TILE * 2 ** (k - 1)]
+        """Overviews, halving until one tile holds the map, or a long map is too narrow for GDAL to carry them on."""
+        short, long = sorted(self.shape)
+        return [2**k for k in range(1, 32) if long > TILE * 2 ** (k - 1) and -(-short // 2**k) >= NARROW]
 
 
 def _as_layers(maps: Any) -> xr.Dataset:

@@ -403,3 +403,15 @@ def test_hostile_names_and_attributes(tmp_path):
     with rasterio.open(smgrid.write_geotiff(maps, tmp_path / "yanco.tif")) as raster:
         assert raster.descriptions[1] == '</VRT>"&'
         assert raster.tags()["a_b"] == "x=<&>é" and raster.tags()["nested"] == '{"k": [1, 2]}'
+
+
+@pytest.mark.parametrize(
+    "shape, levels", [((100, 1100), []), ((254, 1100), []), ((1100, 255), [2]), ((600, 1100), [2, 4])]
+)
+def test_long_maps_have_the_overviews_that_they_are_wide_enough_for(tmp_path, shape, levels):
+    grid = Grid(1, 2000, 2000, *shape)
+    values = np.random.default_rng(0).random(shape).astype("f4")
+    maps = xr.Dataset({"soil_moisture": (("y", "x"), values)}, coords=grid.coords())
+    with rasterio.open(geotiff.write_geotiff(maps, tmp_path / "long.tif")) as raster:
+        assert raster.overviews(1) == levels
+        np.testing.assert_array_equal(raster.read(1), values)
