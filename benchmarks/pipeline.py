@@ -4,8 +4,9 @@
 
 The cube is synthetic: 25 float32 predictors, smooth, 30 % NaN in blobs, chunks of 500 x 500; A packed (all predictors
 of a place in one chunk, lz4), B a variable each (zstd 3). Stages run one after the other within a round, rounds follow
-each other, medians are printed: wall seconds, and the overhead of the whole beyond read + kernel + write. `--memory`
-prints the peak above the base of one write in a process of its own, for the cube and for one of four times its cells.
+each other, medians are printed: wall and CPU seconds, and the overhead of the whole beyond read + kernel + write
+(`to_zarr`; `store` is `write_zarr` of maps in memory, with ledger, checksums and identities). `--memory` prints the
+peak above the base of one write in a process of its own, for the cube and for one of four times its cells.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import xarray as xr
 
 import smgrid
 from smgrid.cells import Known, judge
+from smgrid.layers import TILE
 
 BANDS, CHUNK, WORKERS = 25, 500, 2
 NAMES = [f"p{k:02d}" for k in range(BANDS)]
@@ -126,8 +128,7 @@ def walk(block):
     for number, (band, p) in enumerate(zip(bands, PREDICTORS.values()), 1):
         judge(band, status, culprit, number, p.plausible, (0.0, 1.0))
     known = Known.of(status, bands, list(PREDICTORS.values()))
-    size = max(8192, walk.kernel.cells)
-    return [known.tile(at, min(at + size, known.count), walk.kernel.dtype) for at in range(0, known.count, size)]
+    return [known.tile(at, min(at + TILE, known.count), walk.kernel.dtype) for at in range(0, known.count, TILE)]
 
 
 def stages(path, layout, side, models, rounds, folder):
@@ -141,15 +142,15 @@ def stages(path, layout, side, models, rounds, folder):
         maps[name] = smgrid.predict_map(smgrid.open_cube(path), model).compute().chunk(y=CHUNK, x=CHUNK)
 
     def timed(key, function):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         function()
-        found.setdefault(key, []).append(time.perf_counter() - start)
+        found.setdefault(key, []).append((time.perf_counter() - start[0], time.process_time() - start[1]))
 
     for _ in range(rounds + 1):  # the first is warm-up
         for name, model in models.items():
             walk.kernel = model.kernel
-            timed((name, "read"), lambda: all_blocks(read, spans(side)))
-            timed((name, "walk"), lambda: all_blocks(walk, blocks))
+            timed((name, "read"), lambda: all_blocks(lambda span: len(read(span)), spans(side)))  # and let go of
+            timed((name, "walk"), lambda: all_blocks(lambda block: len(walk(block)), blocks))
             timed((name, "kernel"), lambda n=name, m=model: all_blocks(lambda t: [m.kernel(x) for x in t], tiles[n]))
             timed((name, "write"), lambda n=name: maps[n].to_zarr(out, mode="w", zarr_format=3, consolidated=False))
             shutil.rmtree(out)
@@ -157,7 +158,7 @@ def stages(path, layout, side, models, rounds, folder):
             shutil.rmtree(out)
             timed((name, "whole"), lambda m=model: whole(path, m, out))
             shutil.rmtree(out)
-    return {key: statistics.median(times[1:]) for key, times in found.items()}
+    return {key: [statistics.median(column) for column in zip(*times[1:])] for key, times in found.items()}
 
 
 def whole(path, model, out):
@@ -165,12 +166,13 @@ def whole(path, model, out):
 
 
 def report(layout, found, models):
-    print(f"\n{layout}: s, {WORKERS} threads" + " " * 6 + "read   walk  kernel write  store  whole  overhead")
-    for name, model in models.items():
-        t = {stage: found[name, stage] for stage in ("read", "walk", "kernel", "write", "store", "whole")}
-        over = t["whole"] / (t["read"] + t["kernel"] + t["write"]) - 1
-        line = "".join(f"{t[stage]:7.3f}" for stage in t)
-        print(f"{name:10s} {type(model.kernel).__name__:12s} {line}   {over:+.0%}", flush=True)
+    for unit, what in enumerate(("wall", "CPU")):
+        print(f"\n{layout}, {what} s, {WORKERS} threads     read   walk kernel  write  store  whole  overhead")
+        for name, model in models.items():
+            t = {stage: found[name, stage][unit] for stage in ("read", "walk", "kernel", "write", "store", "whole")}
+            over = t["whole"] / (t["read"] + t["kernel"] + t["write"]) - 1
+            line = "".join(f"{seconds:7.3f}" for seconds in t.values())
+            print(f"{name:10s} {type(model.kernel).__name__:12s} {line}   {over:+.0%}", flush=True)
 
 
 # ---- memory
@@ -216,12 +218,19 @@ def main():
                 smgrid.save_model(models[name], folder / f"{layout}.model")
                 write_cube(folder / "large.zarr", layout, 2 * args.side)
                 for cube in (path, folder / "large.zarr"):
-                    command = [sys.executable, __file__, "--one", cube, folder / f"{layout}.model", folder / cube.stem]
+                    command = [
+                        sys.executable,
+                        __file__,
+                        "--one",
+                        cube,
+                        folder / f"{layout}.model",
+                        folder / f"maps_{cube.stem}",
+                    ]
                     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
                     chunk = BANDS * CHUNK * CHUNK * 4 / 1e6
                     print(f"peak above base, {cube.stem}: {told['above']:.0f} MB; {WORKERS} x 2.5 x {chunk:.0f} MB "
                           f"of a chunk = {WORKERS * 2.5 * chunk:.0f} MB", flush=True)  # fmt: skip
-                for rest in [*folder.glob("large*"), *folder.glob("*small*")]:
+                for rest in [*folder.glob("large*"), *folder.glob("maps_*")]:
                     shutil.rmtree(rest, ignore_errors=True)
 
 

@@ -353,11 +353,14 @@ def draw(rows, medians, path):
     names = [n for n in WAYS if any(m["n"] for (_, name), m in medians.items() if name == n)][::-1]
     size = (1.7 + 2.5 * len(models), 1.1 + len(places) * (0.5 + 0.21 * len(names)))
     figure, axes = plt.subplots(
-        len(places), len(models), figsize=size, sharey=True, squeeze=False, layout="constrained"
+        len(places), len(models), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
     for i, place in enumerate(places):
         for j, model in enumerate(models):
             ax, cell = axes[i, j], (*place, model)
+            if cell not in where:
+                ax.set_visible(False)
+                continue
             for k, name in enumerate(names):
                 m = medians.get((cell, name))
                 if not m or not m["n"]:
@@ -373,7 +376,8 @@ def draw(rows, medians, path):
             ax.set_title(f"{model}; {place[0]}², {place[1]} {place[2]}", fontsize=8)
             ax.set_yticks(range(len(names)), names, fontsize=7.5)
             _seconds(ax)
-            if i == len(places) - 1:
+            ax.tick_params(labelbottom=True)
+            if (*places[min(i + 1, len(places) - 1)], model) not in where or i == len(places) - 1:
                 ax.set_xlabel("wall time (s)", fontsize=8)
     marks = [(ours, "o", "smgrid"), (right, "o", "peer, map right"), (wrong, "x", "peer, map wrong (gaps filled)")]
     handles = [Line2D([], [], color=c, marker=m, ls="", label=label) for c, m, label in marks]

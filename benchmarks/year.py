@@ -51,7 +51,7 @@ def peak() -> float:
 def main(dates: int = 365) -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({name: rng.uniform(p.min, p.max, 40) for name, p in smgrid.PAPER.items()})
-    model = smgrid.train(table.assign(soil_moisture=0.2), Ridge())
+    model = smgrid.train(table.assign(soil_moisture=np.linspace(0.1, 0.4, 40)), Ridge())
     with tempfile.TemporaryDirectory() as folder:
         cube = make_cube(f"{folder}/cube.zarr", dates)
         base, start = peak(), time.process_time()

@@ -21,7 +21,7 @@ VECTORS = 256
 # another order: no cell stands there.
 STRIP, GUARD = 320, 8
 LANES = STRIP - 2 * GUARD  # cells of a strip
-HELD = 2**18  # bytes of a layer in work: products of several strips a call, so that threads do not queue for Python
+HELD = 2**19  # bytes of a layer in work: products of several strips a call, so that threads do not queue for Python
 EXACT = 1e-10  # how far support vectors may be from the library's sum
 SINGLE = 5e-7  # how far a perceptron may be in float32, on trial rows; half of what is promised
 TRIAL = 64  # cells on which a kernel is held against its library before it is trusted
@@ -281,11 +281,12 @@ class Perceptron(_Tiled):
             for start in range(0, n, strips * LANES):
                 cells = _scaled(tile[:, start : start + strips * LANES], self.steps)
                 known = cells.shape[1]
-                cells = np.pad(cells, ((0, 0), (0, strips * LANES - known))) if known < strips * LANES else cells
-                values[0][:, :k, GUARD:-GUARD] = cells.reshape(k, strips, LANES).swapaxes(0, 1)
+                some = -(-known // LANES)  # strips; the last call may have fewer, each of them whole
+                cells = np.pad(cells, ((0, 0), (0, some * LANES - known))) if known < some * LANES else cells
+                values[0][:some, :k, GUARD:-GUARD] = cells.reshape(k, some, LANES).swapaxes(0, 1)
                 for layer, given, made in zip(self.layers, values, values[1:]):
-                    self._activate(np.matmul(layer, given, out=made[:, :-1]))
-                found = np.matmul(self.layers[-1], values[-1])[:, 0, GUARD:-GUARD]
+                    self._activate(np.matmul(layer, given[:some], out=made[:some, :-1]))
+                found = np.matmul(self.layers[-1], values[-1][:some])[:, 0, GUARD:-GUARD]
                 out[0, start : start + known] = found.reshape(-1)[:known]
         return out
 

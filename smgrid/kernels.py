@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smgrid.densekernels import dense_kernel
-from smgrid.regressors import on_one_thread, predict_rows
+from smgrid.regressors import on_one_thread, one_thread, predict_rows
 from smgrid.spread import mean_and_spread
 from smgrid.treekernels import tree_kernel
 
@@ -70,10 +70,11 @@ def kernel_of(regressor: Any, columns: Sequence[str] | None = None, *, encoded: 
     encoded : bool
         Whether inputs are encoded, that is of size one: float32 is enough for a perceptron then.
     """
-    if (dense := dense_kernel(regressor, encoded=encoded)) is not None:
-        return dense
-    library, trees = Library(regressor, columns), tree_kernel(regressor)
-    return trees if trees is not None and _agree(trees, library, trees.trial) else library
+    with one_thread():  # a booster's own copy or save starts threads as well
+        if (dense := dense_kernel(regressor, encoded=encoded)) is not None:
+            return dense
+        library, trees = Library(regressor, columns), tree_kernel(regressor)
+        return trees if trees is not None and _agree(trees, library, trees.trial) else library
 
 
 def _agree(kernel: Kernel, library: Library, trial: NDArray[Any]) -> bool:

@@ -38,8 +38,7 @@ NOTHING = dict.fromkeys(("soil_moisture", "spread", "lower", "upper", "dissimila
 NOTHING |= {"status": 0, "culprit": 0, "applicability": NOT_PREDICTED}
 """What stands in a cell that has no prediction, by variable."""
 
-TILE = 65536  # cells encoded at once inside a block; bounds memory whatever the chunk
-CACHED = 8192  # cells of which a tile stays in the second cache between gathering and kernel
+TILE = 32768  # cells encoded at once inside a block; bounds memory whatever the chunk, and is enough for a forest
 
 
 def dtype_of(variable: str) -> str:
@@ -208,11 +207,11 @@ class Plan:
         self, made: dict[str, NDArray[Any]], model: Model, status: NDArray[np.uint8], values: list[NDArray[Any]]
     ) -> None:
         """Lay predictions down, a tile of known cells at a time."""
-        known, size = Known.of(status, values, model.encoding), min(TILE, max(model.kernel.cells, CACHED))
+        known = Known.of(status, values, model.encoding)
         dtype = "f8" if {"dissimilarity", "applicability"} & made.keys() else model.kernel.dtype
         with one_thread():
-            for start in range(0, known.count, size):
-                tile = known.tile(start, min(start + size, known.count), dtype)
+            for start in range(0, known.count, TILE):
+                tile = known.tile(start, min(start + TILE, known.count), dtype)
                 for name, found in self._tile(model, tile).items():
                     known.put(found, start, made[name])
 

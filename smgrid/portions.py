@@ -28,7 +28,7 @@ from smgrid.manifest import date_labels, made_together
 T = TypeVar("T")
 
 MOST = 5_000
-"""Blocks of a portion: the planner holds two of them at a time, some 100 kB a block of 20 predictors."""
+"""Blocks of a portion: the planner holds two of them at a time, some 60 kB a block of 20 predictors."""
 
 
 @dataclass(frozen=True)

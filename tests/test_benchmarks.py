@@ -136,6 +136,7 @@ def test_slopes_and_tables_of_growth(tmp_path):
     text = "\n".join(growth.sizes(found["size"]))
     assert "Slope over all: 1.00 (demand 1.00 +- 0.05: reached)" in text
     assert "x2.00" in growth.growing("threads, xgb-300x5", found["threads, xgb-300x5"])[-1]
+    assert growth.fixed([1e6, 4e6, 16e6], [0.7, 1.3, 3.7]) == pytest.approx((0.5, 0.2))
     growth.draw(found, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").stat().st_size > 10_000
 

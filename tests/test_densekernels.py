@@ -4,6 +4,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -319,3 +320,19 @@ def test_kernels_leave_threads_as_they_were():
         for thread in pool:
             thread.join()
         assert [pool["num_threads"] for pool in threadpool_info()] == before
+
+
+@pytest.mark.parametrize("kind", [SVR, MLPRegressor])
+def test_a_version_that_predicts_otherwise_is_left_to_itself(kind, monkeypatch):
+    regressor = FITTED["rbf" if kind is SVR else "relu"]
+    own = kind.predict
+    monkeypatch.setattr(kind, "predict", lambda self, X: own(self, X) + 1e-5)
+    assert isinstance(kernel_of(regressor, encoded=True), Library)
+
+
+def test_regressors_with_names_have_kernels_too():
+    frame = pd.DataFrame(UNSCALED, columns=list("abcdefg"))
+    fitted = fit(make_pipeline(StandardScaler(), SVR(epsilon=0.01)), frame)
+    kernel = kernel_of(fitted, tuple("abcdefg"))
+    assert isinstance(kernel, SupportVectors)
+    assert kernel(cells("standard")).tobytes() == WHOLE["standard"].tobytes()

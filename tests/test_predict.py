@@ -328,8 +328,10 @@ def test_unfitted_models_and_arrays_without_names_are_refused():
         predict_map(CUBE, RandomForestRegressor())
     with pytest.raises(ValueError, match=r"from_estimator\(estimator, features="):
         predict_map(CUBE, Ridge().fit(np.eye(3), [1, 2, 3]))
-    with pytest.raises(TypeError, match=r"has predict\(rows\)"):
+    with pytest.raises(TypeError, match=r"a model is no path: smgrid.load_model\('rf.pkl'\)"):
         predict_map(CUBE, "rf.pkl")
+    with pytest.raises(TypeError, match=r"has predict\(rows\)"):
+        predict_map(CUBE, 7)
     with pytest.raises(TypeError, match="a cube is an xarray Dataset"):
         predict_map(CUBE.vv.values, RF)
 
@@ -455,7 +457,7 @@ def global_cube():
     table = pd.DataFrame(
         {name: rng.uniform(max(p.min, -1) if p.min == -1 else p.min, p.max, 40) for name, p in PAPER.items()}
     )
-    return cube, train(table.assign(soil_moisture=0.2), Ridge())
+    return cube, train(table.assign(soil_moisture=np.linspace(0.1, 0.4, 40)), Ridge())
 
 
 def test_the_model_is_one_key_and_travels_once():

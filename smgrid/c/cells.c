@@ -435,6 +435,7 @@ static int gather_row(PyObject *values, const Walk *start, Py_ssize_t cells, voi
 }
 
 static PyObject *gather(PyObject *self, PyObject *args) {
+    (void)self;
     PyObject *fields, *scales, *pairs, *whole, *result = NULL;
     Py_ssize_t start, cells;
     if (!PyArg_ParseTuple(args, "O!OOnnO", &PyTuple_Type, &fields, &scales, &pairs, &cells, &start, &whole))
