@@ -31,7 +31,8 @@ _TRANSPARENT = ("ImplicitToExplicitIndexingAdapter", "CopyOnWriteArray", "Memory
 _ELEMENTWISE = ("_ElementwiseFunctionArray", "NativeEndiannessArray", "BoolTypeArray")
 
 
-BATCH = 64  # files that one task reads to know them
+BATCH = 64  # files that one task reads to know them, at most
+FEW = 16  # tasks that a few files, which may be large, are shared out to
 
 Dims = tuple[
     tuple[Any, bool], ...
@@ -268,10 +269,11 @@ class Contents:
         run, work = uuid.uuid4().hex, dict[Any, Task]()
         for folder, found in names.items():
             new = [name for name in found if name not in self._chunks.get(folder, ())]
-            for some in (new[n : n + BATCH] for n in range(0, len(new), BATCH)):
+            step = min(BATCH, -(-len(new) // FEW))
+            for some in (new[n : n + step] for n in range(0, len(new), step or 1)):
                 key = (f"smgrid-known-{run}", len(work))
                 work[key] = Task(key, digests_of, folder, some)
-        if sum(len(task.args[1]) for task in work.values()) > BATCH:
+        if len(work) > 1:
             tasks = [Delayed(key, work) for key in work]  # type: ignore[no-untyped-call]
             for task, digests in zip(work.values(), dask.base.compute(*tasks, optimize_graph=False)):
                 folder, some = task.args

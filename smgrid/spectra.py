@@ -129,8 +129,10 @@ def judge(sheet: Sheet) -> dict[str, Any]:
     """The entries of a scorecard."""
     place = sheet.place
     longest, bands = _bands(place)
-    p, o = sheet.whole()[:2]
-    known = np.isfinite(np.sum(sheet.whole(), axis=0))
+    p, o, *others = sheet.whole()
+    known = np.isfinite(p) & np.isfinite(o)
+    for other in others:
+        known &= np.isfinite(other)
     p, o, known = _crop(p, o, known)
     if known.size and known.mean() < 1 - GAPS:  # half a scene: what was seen of it, as far as a rectangle goes
         box = largest_rectangle(known)
@@ -145,7 +147,9 @@ def judge(sheet: Sheet) -> dict[str, Any]:
     window = np.hanning(p.shape[0] + 2)[1:-1, None] * np.hanning(p.shape[1] + 2)[1:-1]
     window /= np.sqrt((window**2).mean())
     label = _label(p.shape, place.mean_ground(), longest, bands)
-    found = _entries(p * window, o * window, label, bands, longest / 1e3)
+    p *= window
+    o *= window
+    found = _entries(p, o, label, bands, longest / 1e3)
     return found | {"spectrum_cells": np.asarray(known.size)}
 
 
@@ -179,20 +183,29 @@ def largest_rectangle(known: NDArray[np.bool_]) -> tuple[slice, slice]:
 def _level(a: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Departures from the fitted plane, 0 where missing; exactly 0 for a plane to rounding."""
     y, x = (np.linspace(-1, 1, n) for n in a.shape)
-    base = np.stack([np.ones(known.sum()), *(np.broadcast_to(b, a.shape)[known] for b in (y[:, None], x))], axis=1)
-    values = a[known]
-    plane, *_ = np.linalg.lstsq(base, values, rcond=None)
-    out = np.zeros(a.shape)
-    out[known] = values - base @ plane
-    out[np.abs(out) < 1e-12 * np.abs(values).max()] = 0
+    mean = a[known].mean()
+    out = np.where(known, a - mean, 0.0)
+    across, down = known.sum(0, dtype="f8"), known.sum(1, dtype="f8")
+    mixed = y @ (known @ x)
+    moments = np.array(
+        [
+            [down.sum(), down @ y, across @ x],
+            [down @ y, down @ y**2, mixed],
+            [across @ x, mixed, across @ x**2],
+        ]
+    )
+    plane = np.linalg.solve(moments, [out.sum(), y @ out.sum(1), out.sum(0) @ x])
+    out -= plane[0] + (plane[1] * y)[:, None] + plane[2] * x
+    out[~known] = 0
+    out[np.abs(out) < 1e-12 * (abs(mean) + np.abs(plane).sum())] = 0
     return out
 
 
 def _label(shape: tuple[int, ...], cell: tuple[float, float], longest: float, bands: int) -> NDArray[np.int64]:
-    """Band of each mode by its frequency on the ground; -1 for the mean and beyond the last band."""
+    """Band of each mode by its frequency on the ground; `bands` for the mean and beyond the last band."""
     ky, kx = np.fft.fftfreq(shape[0], cell[1]), np.fft.fftfreq(shape[1], cell[0])
     band = np.rint(np.hypot(ky[:, None], kx) * longest).astype("i8") - 1
-    band[(band < 0) | (band >= bands)] = -1
+    band[(band < 0) | (band >= bands)] = bands
     return band
 
 
@@ -200,10 +213,11 @@ def _entries(
     p: NDArray[np.float64], o: NDArray[np.float64], label: NDArray[np.int64], bands: int, longest: float
 ) -> dict[str, Any]:
     x, y = np.fft.fft2(p), np.fft.fft2(o)
-    pp, oo, po, ee = (
-        _by_band(a, label, bands)
-        for a in (np.abs(x) ** 2, np.abs(y) ** 2, (x * y.conj()).real, np.abs(x - y) ** 2)  # the imaginary parts cancel
-    )
+    # one array at a time, for a large map has large ones; of X conj(Y) the imaginary parts cancel
+    pp, oo = (_by_band(a.real**2 + a.imag**2, label, bands) for a in (x, y))
+    po = _by_band(x.real * y.real + x.imag * y.imag, label, bands)
+    x -= y
+    ee = _by_band(x.real**2 + x.imag**2, label, bands)
     count = _by_band(np.ones(p.shape), label, bands)
     r = divide(po, np.sqrt(pp * oo))
     modes = independent_modes(label, bands)
@@ -224,8 +238,7 @@ def _entries(
 
 
 def _by_band(a: NDArray[np.float64], label: NDArray[np.int64], bands: int) -> NDArray[np.float64]:
-    inside = label >= 0
-    return np.asarray(np.bincount(label[inside], a[inside], minlength=bands), "f8")
+    return np.asarray(np.bincount(label.ravel(), a.ravel(), minlength=bands + 1)[:bands], "f8")
 
 
 def independent_modes(label: NDArray[np.int64], bands: int) -> NDArray[np.float64]:
