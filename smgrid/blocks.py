@@ -28,7 +28,7 @@ from dask._task_spec import DataNode, GraphNode, Task, TaskRef
 from dask.utils import key_split
 
 from smgrid.common import Common
-from smgrid.ledger import Line, read_lines, writing
+from smgrid.ledger import Line, read_lines, settle, writing
 
 ZSTD_LEVEL = 3
 FOLDER = "smgrid-folder"  # where what all blocks share has the folder they go to
@@ -86,6 +86,7 @@ class Folder:
     layers: Mapping[str, Layer]
     readable: int  # dates that readers see; their chunks are replaced only when the whole run is done
     begun: int = 0  # bytes of the ledger when the run began
+    durable: bool = False  # whether a chunk must lie on the disk itself before the ledger names it
 
     @property
     def ledger(self) -> Path:
@@ -158,7 +159,7 @@ def write_block(common: Common, block: Block, names: tuple[Hashable, ...], *valu
             said = counts[n] if layer is layers[0] else "-"
             chunks.append((Line(key, hashlib.sha256(data).hexdigest(), identity or "-", said), data))
     try:
-        with writing(str(folder.ledger), folder.lock, folder.token) as append:
+        with writing(str(folder.ledger), folder.lock, folder.token, folder.durable) as append:
             for line, data in chunks:
                 _put(folder, line.key, data)
                 append(line)
@@ -259,24 +260,35 @@ def _put(folder: Folder, key: str, data: bytes) -> None:
     path = Path(folder.root, key)
     with suppress(FileNotFoundError):
         if path.read_bytes() == data:
+            if folder.durable:
+                settle(path, *folders_of(path, folder.root))
             return
         at = folder.layers[key.split("/")[0]].dims
         date = int(key.split("/")[2 + at.index("time")]) if "time" in at else 0
         if date < folder.readable:
             path = folder.staged(key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace(path, data)
+    replace(path, data, folder.root if folder.durable else None)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
+def replace(path: Path, data: bytes, durable: str | Path | None = None) -> None:
+    """Write a file whole or not at all; durably, with the folders it lies in up to the one that is given."""
     new = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         new.write_bytes(data)
+        if durable is not None:
+            settle(new)
         os.replace(new, path)
+        if durable is not None:
+            settle(*folders_of(path, durable))
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def folders_of(path: Path, root: str | Path) -> list[Path]:
+    """The folders from a file up to the root."""
+    return [folder for folder in path.parents if folder.is_relative_to(root)]
 
 
 def _counts(results: Mapping[str, Any], layers: Sequence[Layer], dates: int) -> list[str]:

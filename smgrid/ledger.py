@@ -85,23 +85,39 @@ class WriterStopped(RuntimeError):
     """The run this task belongs to has ended; it must write no more."""
 
 
+def settle(*paths: str | os.PathLike[str]) -> None:
+    """Wait until files, and the names in folders, lie on the disk itself."""
+    for path in paths:
+        with suppress(PermissionError):  # Windows opens no folders, and needs no such call for their names
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+
+
 @contextmanager
-def writing(ledger: str, lock: str, token: str) -> Iterator[Callable[[Line], None]]:
-    """While this is open the run that holds `token` may write; gives the function that appends a line."""
+def writing(ledger: str, lock: str, token: str, durable: bool = False) -> Iterator[Callable[[Line], None]]:
+    """While this is open the run that holds `token` may write; gives the function that appends a line.
+
+    A durable line has reached the disk when the function returns.
+    """
     file = os.open(ledger, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         _flock(file, "LOCK_SH")
         if _holder(lock)[2] != token:
             raise WriterStopped("this run was stopped")
         # the leading newline keeps a line whole where the one before it was torn
-        yield lambda line: _write_all(file, f"\n{line}\n".encode())
+        yield lambda line: _write_all(file, f"\n{line}\n".encode(), durable)
     finally:
         os.close(file)
 
 
-def _write_all(file: int, data: bytes) -> None:
+def _write_all(file: int, data: bytes, durable: bool) -> None:
     if os.write(file, data) != len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if durable:
+        os.fsync(file)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ import xarray as xr
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
-from smgrid.blocks import Block, Folder, Layer, StorageFullError, graph_of, replace
+from smgrid.blocks import Block, Folder, Layer, StorageFullError, folders_of, graph_of, replace
 from smgrid.common import in_this_process
 from smgrid.layout import (
     check_ours,
@@ -43,7 +43,7 @@ from smgrid.layout import (
     vouched,
     write_metadata,
 )
-from smgrid.ledger import Line, count_appended, finished, one_writer, read_lines
+from smgrid.ledger import Line, count_appended, finished, one_writer, read_lines, settle
 from smgrid.manifest import (
     CorruptStoreError,
     as_json,
@@ -69,7 +69,9 @@ class IncompleteStoreError(ValueError):
     """A store whose write was stopped."""
 
 
-def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | None = None) -> xr.Dataset:
+def write_zarr(
+    maps: Any, path: Any, *, resume: bool = True, progress: bool | None = None, durable: bool = False
+) -> xr.Dataset:
     """Write maps block by block; a stopped run goes on where it stopped.
 
     The same call does three things: it writes a new store, goes on with one that was stopped (by a kill, a full disk,
@@ -86,6 +88,9 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
         False starts anew; a store that exists is replaced once the new one is whole.
     progress : bool, optional
         True shows a bar, False nothing; by default a bar in a terminal or notebook, a log line a minute otherwise.
+    durable : bool
+        Survive a loss of power too: wait until each chunk lies on the disk itself before the ledger names it (fsync).
+        A killed process, which is what happens, costs nothing without it.
 
     Returns
     -------
@@ -131,13 +136,15 @@ def write_zarr(maps: Any, path: Any, *, resume: bool = True, progress: bool | No
         check_same(root, known, manifest)
         whole, places = _calendar(maps, root, known, root is target)
         manifest["dates"] = date_labels(whole)
-        run = _Run(root, root is target, manifest, known, lock, token)
+        run = _Run(root, root is target, manifest, known, lock, token, durable)
         try:
             run.prepare(maps, whole)
             run.compute(maps, places, progress)
             run.publish()
             if root is partial:
                 swap_in(partial, target)
+                if durable:
+                    settle(target.parent)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -271,11 +278,12 @@ class _Run:
         known: Mapping[str, Any] | None,
         lock: str,
         token: str,
+        durable: bool,
     ):
         self.root, self.manifest = root, manifest
         self.readable = 0 if not published or known is None else len(known["dates"] or [0])
         self.own, self.ledger = root / "smgrid", root / "smgrid" / "ledger"
-        self.lock, self.token = lock, token
+        self.lock, self.token, self.durable = lock, token, durable
         self.expected = chunk_keys(manifest["layers"], manifest["dates"])
         self.computed = 0
 
@@ -289,7 +297,7 @@ class _Run:
         for rest in ("next", "common"):
             shutil.rmtree(self.own / rest, ignore_errors=True)
         if not self.readable:
-            replace(self.own / "manifest.json", as_json(self.manifest))
+            replace(self.own / "manifest.json", as_json(self.manifest), self.root if self.durable else None)
         write_metadata(maps, whole, self.manifest["layers"], self.own / "next")
         layers = {}
         for name, told in self.manifest["layers"].items():
@@ -299,7 +307,7 @@ class _Run:
             layers[name] = Layer(name, tuple(told["dims"]), tuple(array.chunks), kind, array.fill_value, encoding)
         with open(self.ledger, "ab") as ledger:  # there from now on; a finished one keeps its date
             begun = ledger.tell()
-        self.folder = Folder(str(self.root), self.lock, self.token, layers, self.readable, begun)
+        self.folder = Folder(str(self.root), self.lock, self.token, layers, self.readable, begun, self.durable)
 
     def compute(self, maps: xr.Dataset, places: tuple[int, ...] | None, progress: bool | None) -> None:
         """Compute and store every block that is not there as it would come out, portion by portion."""
@@ -403,7 +411,7 @@ class _Run:
         kept = set(self.expected)
         for key in kept & {p.relative_to(self.own / "staged").as_posix() for p in files_in(self.own / "staged")}:
             if self.folder.find(there[key]) == self.folder.staged(key):
-                os.replace(self.folder.staged(key), self.root / key)
+                self._move(self.folder.staged(key), self.root / key)
         for name in self.manifest["layers"]:
             for path in files_in(self.root / name / "c"):  # dates of a run that was stopped and never taken up again
                 if path.relative_to(self.root).as_posix() not in kept:
@@ -411,16 +419,23 @@ class _Run:
         aside = self.own / "next"
         # chunks before the metadata of their arrays, the group's last
         for path in sorted(files_in(aside), key=lambda p: (p.parent == aside, p.name == "zarr.json", p)):
-            move_if_new(path, self.root / path.relative_to(aside))
+            self._move(path, self.root / path.relative_to(aside))
         self.manifest["summary"] = summarise(lines, self.manifest)
         self._replace("manifest.json", as_json(self.manifest))
         for rest in ("next", "staged", "common"):
             shutil.rmtree(self.own / rest, ignore_errors=True)
         self._replace("ledger", finished([*lines, *vouched(self.root, kept)]))
 
+    def _move(self, path: Path, to: Path) -> None:
+        if self.durable:
+            settle(path)
+        move_if_new(path, to)
+        if self.durable:
+            settle(*folders_of(to, self.root))
+
     def _replace(self, name: str, data: bytes) -> None:
         if (self.own / name).read_bytes() != data:
-            replace(self.own / name, data)
+            replace(self.own / name, data, self.root if self.durable else None)
 
     def summary(self) -> dict[str, Any]:
         """What the store holds, counted."""

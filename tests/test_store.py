@@ -245,6 +245,38 @@ def test_each_block_is_computed_once(tmp_path, cube):
     assert model.blocks == 18
 
 
+def test_a_durable_write_waits_for_the_disk_before_it_names_anything(tmp_path, cube, monkeypatch):
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("which file a number stands for is read in /proc")
+    maps, settled, moved = predict(cube, Halving()), set(), []
+    fsync, move, rename = os.fsync, os.replace, os.rename
+
+    def noted(file):
+        settled.add(os.readlink(f"/proc/self/fd/{file}"))
+        fsync(file)
+
+    def checked(way):
+        def to(old, new):
+            old, new = str(old), str(new)
+            aside = "/next/" in new  # what zarr writes there is settled before it is moved to where it counts
+            assert aside or old in settled or os.path.isdir(old), f"{old} was named {new} before it lay on the disk"
+            moved.append(new)
+            way(old, new)
+
+        return to
+
+    write_zarr(maps, tmp_path / "plain.zarr", progress=False)
+    for name, new in (("fsync", noted), ("replace", checked(move)), ("rename", checked(rename))):
+        monkeypatch.setattr(os, name, new)
+    with sync():
+        write_zarr(maps, tmp_path / "m.zarr", progress=False, durable=True)
+        write_zarr(maps, tmp_path / "m.zarr", progress=False, durable=True)
+    assert tree(tmp_path / "m.zarr") == tree(tmp_path / "plain.zarr")
+    folders = {os.path.dirname(new) for new in moved if "/next" not in new}
+    assert folders <= settled and any(path.endswith("smgrid/ledger") for path in settled)
+    assert sum("/c/" in new for new in moved) >= 36
+
+
 def test_nothing_to_do_computes_and_touches_nothing(tmp_path, cube):
     path = tmp_path / "m.zarr"
     write_zarr(predict(cube, Halving()), path, progress=False)
