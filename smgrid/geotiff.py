@@ -91,7 +91,7 @@ def write_geotiff(maps: xr.Dataset | xr.DataArray, path: str | os.PathLike[str])
     began = time.perf_counter()
     with (
         tempfile.TemporaryDirectory(prefix=f".{path.stem}.", suffix=".partial", dir=path.parent) as scratch,
-        rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_TIFF_OVR_BLOCKSIZE=TILE),
+        rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_TIFF_OVR_BLOCKSIZE=TILE, GDAL_NUM_THREADS="ALL_CPUS"),
     ):
         finished: dict[str, Path] = {}
         for group in _blocks(maps, _leading(maps)):
