@@ -84,7 +84,9 @@ def check_where(where: xr.DataArray, cube: xr.Dataset) -> xr.DataArray:
     """The cells to predict, once they are known to lie on the cube."""
     if not isinstance(where, xr.DataArray) or where.dtype.kind != "b":
         kind = where.dtype if isinstance(where, xr.DataArray) else type(where).__name__
-        raise TypeError(f"where is a DataArray of bool, not {kind}: where = mask.astype(bool)")
+        raise TypeError(  # astype(bool) would take NaN for True
+            f"where is a DataArray of bool, not {kind}: where = mask == 1, or whatever says of each cell that it counts"
+        )
     stray = [dim for dim in where.dims if dim not in cube.dims]
     if stray or not {"y", "x"} <= set(where.dims):
         raise ValueError(
