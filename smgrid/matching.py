@@ -99,6 +99,7 @@ def check_where(where: xr.DataArray, cube: xr.Dataset) -> xr.DataArray:
             same = np.allclose(a, b, rtol=0, atol=1.0) if a.dtype.kind == "f" else bool((a == b).all())
         if not same:
             raise ValueError(
-                f"where does not lie on the cube's {dim!r}: where = where.reindex_like(cube) or make it anew"
+                f"where does not lie on the cube's {dim!r}: where = "
+                "where.reindex_like(cube, fill_value=False) or make it anew"
             )
     return where.drop_vars(list(where.coords))

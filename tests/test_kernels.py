@@ -366,6 +366,12 @@ for name in ("forest with gaps", "boosted with gaps, 5 levels", "tree"):
         assert kernel_of(made(name))(adversarial(made(name), 400, 0.1)).tobytes().hex() == values
 
 
+def test_a_booster_without_trees_is_its_base_score():
+    model = xgb(0, base_score=0.25)
+    assert isinstance(kernel_of(model), Library)
+    assert kernel_of(model)(np.zeros((25, 3))).tolist() == model.predict(np.zeros((3, 25))).tolist() == [0.25] * 3
+
+
 # ---- a compiled half that is older or newer than the Python beside it
 
 
@@ -391,4 +397,6 @@ def test_functions_of_the_compiled_half_change_with_its_interface_only():
     number = int(re.search(r"SMGRID_INTERFACE (\d+)", text)[1])
     calls = sorted(re.findall(r'PyArg_ParseTuple\(args, "([^"]*)"', text) + re.findall(r'\{"(\w+)", \w+, METH', text))
     assert number == INTERFACE
-    assert (number, zlib.crc32(" ".join(calls).encode())) == (1, 3451728444), "raise the interface in native.h and native.py"
+    assert (number, zlib.crc32(" ".join(calls).encode())) == (1, 3451728444), (
+        "raise the interface in native.h and native.py"
+    )
