@@ -136,6 +136,13 @@ typedef struct {
             unclean |= !((v[j] >= least) & (v[j] <= most));                                                            \
         if (!unclean)                                                                                                  \
             return open;                                                                                               \
+        if (any) { /* cells that are settled already, gaps as a rule, need no second verdict */                        \
+            uint8_t fresh = 0;                                                                                         \
+            for (int j = 0; j < n; j++)                                                                                \
+                fresh |= (status[j] < MISSING) & !((v[j] >= least) & (v[j] <= most));                                  \
+            if (!fresh)                                                                                                \
+                return open;                                                                                           \
+        }                                                                                                              \
         uint8_t bad[RUN], verdict[RUN], out[RUN];                                                                      \
         for (int j = 0; j < n; j++) {                                                                                  \
             bad[j] = !((v[j] >= low) & (v[j] <= high));                                                                \
