@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smgrid.features import Predictor, encode
+from smgrid.features import LARGEST, Predictor, encode, is_finite
 from smgrid.native import native
 from smgrid.shapes import INVALID, MISSING, OUTSIDE, PREDICTED
 
 Range = tuple[float, float]
+NATIVE_DIMS = 16  # of a block, that the compiled half can walk
 
 
 # ---- judging
@@ -51,7 +52,7 @@ def judge(
     fast, ready = native(), _as_native(value)
     low, high = plausible if plausible[0] > -np.inf else _finite(value.dtype)
     ends = None if ready is None else _exactly([low, high, *(trained or (0.0, 0.0))], ready.dtype)
-    if fast is None or ready is None or ends is None:
+    if fast is None or ready is None or ends is None or status.ndim > NATIVE_DIMS:
         return judge_by_numpy(value, status, culprit, number, plausible, trained)
     whole = np.broadcast_to(ready, status.shape)
     return int(fast.judge(whole, status, culprit, number, *ends, trained is not None))
@@ -68,7 +69,7 @@ def judge_by_numpy(
     """What `judge` does, without the compiled half."""
     missing = np.isnan(value)
     low, high = plausible
-    bad = missing | ~((value >= low) & (value <= high)) if low > -np.inf else ~np.isfinite(value)
+    bad = missing | ~((value >= low) & (value <= high)) if low > -np.inf else ~is_finite(value)
     if bad.any():
         first = bad & (status < MISSING)
         culprit[first] = number
@@ -90,7 +91,7 @@ def _as_native(value: NDArray[Any]) -> NDArray[Any] | None:
 
 
 def _finite(dtype: np.dtype[Any]) -> Range:
-    most = float(np.finfo(dtype if dtype.kind == "f" else "f8").max)
+    most = float(np.finfo("f8").max) if dtype.kind != "f" else min(LARGEST, float(np.finfo(dtype).max))
     return -most, most
 
 
@@ -141,7 +142,7 @@ class Known:
         predictors: Sequence[Predictor] | None,
     ) -> Known:
         """The cells whose status says that they can be predicted."""
-        return (_Places if native() is None or status.ndim > 16 else _Runs)(status, values, predictors)
+        return (_Places if native() is None or status.ndim > NATIVE_DIMS else _Runs)(status, values, predictors)
 
     def tile(self, start: int, stop: int, dtype: str) -> NDArray[Any]:
         """Model inputs of the known cells from number `start` to `stop`: (inputs, stop - start), C-contiguous."""

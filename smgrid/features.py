@@ -57,7 +57,17 @@ class Predictor:
     def accepts(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """Where values are finite and plausible."""
         low, high = self.plausible
-        return np.isfinite(values) & (values >= low) & (values <= high)
+        return is_finite(values) & (values >= low) & (values <= high)
+
+
+LARGEST = float(np.finfo("f4").max)
+
+
+def is_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where values are finite numbers of float32, as they are at rest and as trees compare them."""
+    values = np.asarray(values)
+    wide = values.dtype.kind == "f" and values.dtype.itemsize > 4
+    return np.abs(values) <= LARGEST if wide else np.isfinite(values)
 
 
 _REFLECTANCE = Predictor("1", 0, 1)

@@ -38,6 +38,8 @@ NOTHING = dict.fromkeys(("soil_moisture", "spread", "lower", "upper", "dissimila
 NOTHING |= {"status": 0, "culprit": 0, "applicability": NOT_PREDICTED}
 """What stands in a cell that has no prediction, by variable."""
 
+_NUMBERED = 255  # predictors that `culprit` can tell apart
+
 TILE = 32768  # cells encoded at once inside a block; bounds memory whatever the chunk, and is enough for a forest
 
 
@@ -111,6 +113,11 @@ def _refuse(asked: set[str], model: Model) -> None:
             f"'spread' is the standard deviation over the trees of a random forest, and this model is of "
             f"{kind}: train smgrid.make_regressor('rf'), or leave 'spread' out"
             + ("; 'interval' says of any model how far it errs" if "interval" not in asked else "")
+        )
+    if "culprit" in asked and len(model.predictors) > _NUMBERED:
+        raise ValueError(
+            f"'culprit' is a byte and names one of {_NUMBERED} predictors at most; this model has "
+            f"{len(model.predictors)}: leave 'culprit' out"
         )
     if model.calibration is not None:
         return
@@ -200,7 +207,7 @@ class Plan:
             if not left:
                 break
             values.append(read())
-            left = judge(values[-1], status, culprit, number, i.plausible, i.trained if asked else None)
+            left = judge(values[-1], status, culprit, min(number, _NUMBERED), i.plausible, i.trained if asked else None)
         return values
 
     def _fill(

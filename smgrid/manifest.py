@@ -134,6 +134,8 @@ def describe(maps: xr.Dataset, chunks: Mapping[str, int]) -> dict[str, Any]:
         if {"y", "x"} <= set(layer.dims):
             told = {k: layer.attrs[k] for k in ("units", "flag_meanings", "predictors") if k in layer.attrs}
             told |= {k: float(layer.attrs[k]) for k in ("level",) if k in layer.attrs}
+            if inner := layer.attrs.get("predictor_attributes"):  # of a packed cube
+                told["predictor_units"] = {name: attrs["units"] for name, attrs in inner.items() if "units" in attrs}
             if "flag_values" in layer.attrs:
                 told["flag_values"] = np.asarray(layer.attrs["flag_values"]).tolist()
             layers[str(variable)] = {

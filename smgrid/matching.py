@@ -84,7 +84,9 @@ def check_where(where: xr.DataArray, cube: xr.Dataset) -> xr.DataArray:
     """The cells to predict, once they are known to lie on the cube."""
     if not isinstance(where, xr.DataArray) or where.dtype.kind != "b":
         kind = where.dtype if isinstance(where, xr.DataArray) else type(where).__name__
-        raise TypeError(f"where is a DataArray of bool, not {kind}: where = mask.astype(bool)")
+        raise TypeError(  # astype(bool) would take NaN for True
+            f"where is a DataArray of bool, not {kind}: where = mask == 1, or whatever says of each cell that it counts"
+        )
     stray = [dim for dim in where.dims if dim not in cube.dims]
     if stray or not {"y", "x"} <= set(where.dims):
         raise ValueError(
@@ -97,6 +99,7 @@ def check_where(where: xr.DataArray, cube: xr.Dataset) -> xr.DataArray:
             same = np.allclose(a, b, rtol=0, atol=1.0) if a.dtype.kind == "f" else bool((a == b).all())
         if not same:
             raise ValueError(
-                f"where does not lie on the cube's {dim!r}: where = where.reindex_like(cube) or make it anew"
+                f"where does not lie on the cube's {dim!r}: where = "
+                "where.reindex_like(cube, fill_value=False) or make it anew"
             )
     return where.drop_vars(list(where.coords))

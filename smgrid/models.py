@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("smgrid")
 
 _ONE_AT_A_TIME = threading.Lock()
+
+
+def _unlock() -> None:
+    global _ONE_AT_A_TIME
+    _ONE_AT_A_TIME = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # the thread that held it does not live on in a forked process
+    os.register_at_fork(after_in_child=_unlock)
 
 MAKING = {"averaging": ("vv", "vh"), "spreading": ("smap", "air_temperature", "precipitation")}
 """Attributes that say how a predictor was made; a map must be made as the training rows were."""
@@ -154,9 +162,14 @@ class Model:
             calibration=calibration,
         )
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of contract, regressor and calibration: the same for the same model, wherever it was saved and loaded."""
+        if "digest" not in self.__dict__:
+            self.__dict__["digest"] = self._digest()
+        return str(self.__dict__["digest"])
+
+    def _digest(self) -> str:
         said = {k: v for k, v in self.description().items() if k != "training"}
         text = json.dumps([list(said["predictors"].items()), said], sort_keys=True)
         text += fingerprint(self.regressor)
@@ -172,14 +185,18 @@ class Model:
 
     # ---- prediction
 
-    @cached_property
+    @property
     def kernel(self) -> Kernel:
         """The regressor made ready to predict, once a process; it is not pickled."""
-        with _ONE_AT_A_TIME:  # threads that ask at once wait for the first
-            made = self.__dict__.get("kernel")
-            if made is not None:
-                return made
-            return kernel_of(self.regressor, None if self.encoded else self.columns, encoded=self.encoded)
+        if (
+            "kernel" not in self.__dict__
+        ):  # no cached_property: its lock in Python 3.11 stays locked in forked processes
+            with _ONE_AT_A_TIME:  # threads that ask at once wait for the first
+                if "kernel" not in self.__dict__:
+                    columns = None if self.encoded else self.columns
+                    self.__dict__["kernel"] = kernel_of(self.regressor, columns, encoded=self.encoded)
+        made: Kernel = self.__dict__["kernel"]
+        return made
 
     @property
     def encoding(self) -> list[Predictor] | None:

@@ -12,6 +12,7 @@ Zhu et al. (2025), IEEE TGRS 63, doi:10.1109/TGRS.2025.3533927, Table III for th
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -281,6 +282,14 @@ class _Pools:
 
 
 _POOLS = _Pools()
+
+
+def _unlock() -> None:
+    _POOLS.lock = Lock()
+
+
+if hasattr(os, "register_at_fork"):  # the thread that held it does not live on in a forked process
+    os.register_at_fork(after_in_child=_unlock)
 
 
 @contextmanager

@@ -182,7 +182,7 @@ def _boosted(model: Any) -> Deep | Shallow | None:
     trees = _trees(learner, model is not booster)
     param = learner["learner_model_param"]
     base = np.array(param["base_score"].strip("[]").split(","), "f4")
-    if trees is None or base.shape != (1,) or not np.isfinite(base).all():
+    if not trees or base.shape != (1,) or not np.isfinite(base).all():
         return None
     columns = [_column(trees, name, dtype) for name, dtype in _COLUMNS.items()]
     if not _bounded(columns[3], len(trees) + 1) or abs(base[0]) > 1e37:
@@ -192,7 +192,7 @@ def _boosted(model: Any) -> Deep | Shallow | None:
     trial = _trial(feature, condition, inputs, True)
     used, columns[2] = _used(feature, left != -1, inputs)
     start = np.cumsum([0, *(len(tree["left_children"]) for tree in trees)], dtype="i8")
-    if trees and len(used):
+    if len(used):
         deep = _compiled().deep_pack(  # checks the nodes, whichever kernel is taken
             *columns[:3],
             condition.astype("f8"),

@@ -10,7 +10,7 @@ from smgrid.features import PAPER, Predictor
 from smgrid.native import native
 
 needs_native = pytest.mark.skipif(native() is None, reason="the compiled half is not there")
-ODD = [np.nan, np.inf, -np.inf, -0.0, 0.0, -9999.0, 1e30, 4.9e-324]
+ODD = [np.nan, np.inf, -np.inf, -0.0, 0.0, -9999.0, 1e30, 1e39, -3.5e38, 4.9e-324]
 DTYPES = ["f4", "f8", ">f4", "i2", "u1", "?", "f2", "i8"]
 PREDICTORS = [
     Predictor("%", 0, 100),

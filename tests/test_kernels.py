@@ -1,11 +1,16 @@
 """Kernels give their library's bits, whatever cells they are given, and refuse what is no model."""
 
 import json
+import logging
 import os
+import re
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ from sklearn.tree import DecisionTreeRegressor, ExtraTreeRegressor
 from xgboost import XGBRegressor, XGBRFRegressor
 
 from smgrid.kernels import Library, kernel_of
-from smgrid.native import native
+from smgrid.native import INTERFACE, native, state
 from smgrid.spread import mean_and_spread
 from smgrid.treekernels import Deep, Forest, Shallow
 
@@ -359,3 +364,39 @@ for name in ("forest with gaps", "boosted with gaps, 5 levels", "tree"):
     assert [kind for kind, _ in said] == ["Library"] * 3
     for name, (_, values) in zip(("forest with gaps", "boosted with gaps, 5 levels", "tree"), said):
         assert kernel_of(made(name))(adversarial(made(name), 400, 0.1)).tobytes().hex() == values
+
+
+def test_a_booster_without_trees_is_its_base_score():
+    model = xgb(0, base_score=0.25)
+    assert isinstance(kernel_of(model), Library)
+    assert kernel_of(model)(np.zeros((25, 3))).tolist() == model.predict(np.zeros((3, 25))).tolist() == [0.25] * 3
+
+
+# ---- a compiled half that is older or newer than the Python beside it
+
+
+def test_the_compiled_half_here_is_not_a_stale_one():
+    assert "anew" not in state(), state()
+
+
+@pytest.mark.parametrize("stale", [SimpleNamespace(), SimpleNamespace(INTERFACE=INTERFACE + 1)])
+def test_a_stale_compiled_half_is_left_alone_and_said_so(stale, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "smgrid._native", stale)
+    monkeypatch.delenv("SMGRID_NATIVE", raising=False)
+    found = getattr(stale, "INTERFACE", 0)
+    said = rf"not compiled anew: .* interface {found}, this smgrid expects {INTERFACE}; run `make native`.*install"
+    assert re.match(said, state())
+    with caplog.at_level(logging.WARNING, "smgrid"):
+        assert native.__wrapped__() is None
+    assert "libraries" in caplog.text and "make native" in caplog.text
+
+
+def test_functions_of_the_compiled_half_change_with_its_interface_only():
+    c = Path(__file__).parent.parent / "smgrid" / "c"
+    text = "".join(file.read_text() for file in sorted(c.glob("*.[ch]")))
+    number = int(re.search(r"SMGRID_INTERFACE (\d+)", text)[1])
+    calls = sorted(re.findall(r'PyArg_ParseTuple\(args, "([^"]*)"', text) + re.findall(r'\{"(\w+)", \w+, METH', text))
+    assert number == INTERFACE
+    assert (number, zlib.crc32(" ".join(calls).encode())) == (1, 3451728444), (
+        "raise the interface in native.h and native.py"
+    )

@@ -100,3 +100,11 @@ def test_what_cannot_be_packed_or_unpacked():
     packed.dynamic.attrs["predictors"] = ["vv", "vh"]
     with pytest.raises(ValueError, match=r"'dynamic' holds 5 predictors and names \['vv', 'vh'\]"):
         predict_map(packed, RF)
+
+
+def test_dates_in_other_units_are_not_added_to_a_packed_store(tmp_path):
+    first, later = CUBE.isel(time=[0]), CUBE.isel(time=[0, 1])
+    write_zarr(pack_cube(first), tmp_path / "packed.zarr")
+    later["vv"] = later.vv.assign_attrs(units="1")
+    with pytest.raises(ValueError, match="dynamic, predictor_units, vv: dB there, 1 here"):
+        write_zarr(pack_cube(later), tmp_path / "packed.zarr")

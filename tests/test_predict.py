@@ -1,5 +1,9 @@
 """Laws of the mapper: the sixteen traps of its peers, graph size, one read, and chunks that do not matter."""
 
+import copy
+import os
+import signal
+
 import dask
 import dask.array as da
 import numpy as np
@@ -356,12 +360,51 @@ def test_where(lazy):
     maps, plain = predict_map(cube, RF, where=land).compute(), predict_map(CUBE, RF)
     xr.testing.assert_equal(maps.soil_moisture, plain.soil_moisture.where(land.drop_vars(["y", "x"])))
     assert ((maps.status == 4) == ~land).all()
-    with pytest.raises(TypeError, match="DataArray of bool"):
+    with pytest.raises(TypeError, match="DataArray of bool, not float32: where = mask == 1"):
         predict_map(CUBE, RF, where=land.astype("f4"))
     with pytest.raises(ValueError, match="does not lie on the cube's 'y'"):
         predict_map(CUBE, RF, where=land.isel(y=slice(2, None)))
     with pytest.raises(ValueError, match="where has the dims"):
         predict_map(CUBE, RF, where=land.rename(y="lat"))
+
+
+def test_more_predictors_and_more_dims_than_the_compiled_half_can_count():
+    names = [f"p{i}" for i in range(257)]
+    forest = RandomForestRegressor(1, random_state=0).fit(np.eye(257), np.arange(257) / 257)
+    cube = xr.Dataset({n: (("y", "x"), np.zeros(GRID.shape, "f4")) for n in names}, coords=GRID.coords())
+    cube["p256"][0, 0] = np.nan
+    model = Model.from_estimator(forest, features=names)
+    assert predict_map(cube, model).status.values[0].tolist() == [2] + [0] * (GRID.shape[1] - 1)
+    with pytest.raises(ValueError, match="255 predictors at most; this model has 257: leave 'culprit' out"):
+        predict_map(cube, model, layers=["culprit"])
+    many = predict_map(CUBE.expand_dims({f"d{i}": 1 for i in range(15)}), RF).soil_moisture
+    np.testing.assert_array_equal(many.squeeze().transpose("time", "y", "x"), predict_map(CUBE, RF).soil_moisture)
+
+
+def test_what_float32_cannot_hold_is_invalid():
+    forest = RandomForestRegressor(1, random_state=0).fit(np.eye(2), [0.1, 0.2])
+    cube = xr.Dataset({n: (("y", "x"), np.zeros(GRID.shape)) for n in "ab"}, coords=GRID.coords())
+    cube["a"][0, :3] = [1e39, -1e300, 3.4e38]  # from float64 files; scikit-learn refuses the first two
+    model = Model.from_estimator(forest, features=["a", "b"])
+    assert predict_map(cube, model).status.values[0, :4].tolist() == [3, 3, 0, 0]
+    assert np.isnan(model.predict(pd.DataFrame({"a": [1e39, 0.0], "b": 0.0}))).tolist() == [True, False]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_predicts_though_threads_of_its_parent_did():
+    from smgrid import models, regressors
+
+    expected = predict_map(CUBE, RF).soil_moisture
+    with models._ONE_AT_A_TIME, regressors._POOLS.lock:  # as a thread would hold them that does not live on
+        child = os.fork()
+        if not child:
+            try:
+                signal.alarm(20)
+                os._exit(0 if predict_map(CUBE, copy.copy(RF)).soil_moisture.equals(expected) else 1)
+            finally:  # never on with the tests
+                os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_named_bands_are_a_cube():

@@ -41,6 +41,8 @@ static PyMethodDef methods[] = {
 
 static int load(PyObject *module) {
     smgrid_form = best_form();
+    if (PyModule_AddIntConstant(module, "INTERFACE", SMGRID_INTERFACE))
+        return -1;
     return PyModule_AddFunctions(module, smgrid_trees) || PyModule_AddFunctions(module, smgrid_cells) ? -1 : 0;
 }
 

@@ -13,6 +13,9 @@
 #define SMGRID_X86 1 // forms for AVX2 and AVX-512 are compiled beside the plain one and chosen when the module loads
 #endif
 
+// Raised by one with each change of a function that Python calls, here and in native.py: a stale binary is not used.
+#define SMGRID_INTERFACE 1
+
 enum { SMGRID_PLAIN = 0, SMGRID_AVX2 = 1, SMGRID_AVX512 = 2 };
 
 // The form in use: the best that this processor has, unless a test asked for a plainer one.
