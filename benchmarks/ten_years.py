@@ -121,6 +121,7 @@ def processes(folder, model, rounds):
 
 def warm():
     """Imports stay outside the clock."""
+    # what is imported here stays outside the clock
     import sklearn.ensemble  # noqa: F401
     import xgboost  # noqa: F401
     import zarr  # noqa: F401

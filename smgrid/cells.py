@@ -7,6 +7,7 @@ tile that a kernel takes. The compiled half and numpy give the same bits.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -106,7 +107,7 @@ def _exactly(ends: Sequence[float], dtype: np.dtype[Any]) -> list[float] | None:
 # ---- known cells
 
 
-class Known:
+class Known(ABC):
     """The cells of a block that have every predictor, in the block's order.
 
     Parameters
@@ -144,13 +145,13 @@ class Known:
         """The cells whose status says that they can be predicted."""
         return (_Places if native() is None or status.ndim > NATIVE_DIMS else _Runs)(status, values, predictors)
 
+    @abstractmethod
     def tile(self, start: int, stop: int, dtype: str) -> NDArray[Any]:
         """Model inputs of the known cells from number `start` to `stop`: (inputs, stop - start), C-contiguous."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put(self, found: NDArray[Any], start: int, layer: NDArray[Any]) -> None:
         """Lay what was found for known cells, from number `start` on, into a layer of the block."""
-        raise NotImplementedError
 
 
 class _Places(Known):

@@ -7,6 +7,7 @@ beneath the inputs lets the product itself add what would be added after it: int
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -95,7 +96,7 @@ def _unscaled(tile: NDArray[Any], steps: Steps) -> NDArray[Any]:
     return tile
 
 
-class _Tiled:
+class _Tiled(ABC):
     """What both kernels share: they sum tile by tile, on one thread, and refuse sums that are no numbers."""
 
     dtype = "f8"
@@ -128,9 +129,9 @@ class _Tiled:
 
     name = ""
 
+    @abstractmethod
     def sums(self, tile: NDArray[Any]) -> NDArray[Any]:
         """Sums before they are rounded, (outputs, n); not finite where they overflow."""
-        raise NotImplementedError
 
 
 # ---- support vectors

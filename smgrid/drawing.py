@@ -74,7 +74,7 @@ def literal(figure: Figure) -> Figure:
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        text.set_parse_math(False)  # type: ignore[attr-defined]
+        text.set_parse_math(False)  # type: ignore[attr-defined]  # matplotlib has it, its stubs do not
     return figure
 
 

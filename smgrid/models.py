@@ -188,9 +188,8 @@ class Model:
     @property
     def kernel(self) -> Kernel:
         """The regressor made ready to predict, once a process; it is not pickled."""
-        if (
-            "kernel" not in self.__dict__
-        ):  # no cached_property: its lock in Python 3.11 stays locked in forked processes
+        # no cached_property: its lock in Python 3.11 stays locked in forked processes
+        if "kernel" not in self.__dict__:
             with _ONE_AT_A_TIME:  # threads that ask at once wait for the first
                 if "kernel" not in self.__dict__:
                     columns = None if self.encoded else self.columns

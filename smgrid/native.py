@@ -24,9 +24,8 @@ INTERFACE = 1
 def native() -> ModuleType | None:
     """The compiled module, or None; the log hears once, when it is first asked for, that there is none."""
     if why := _absent():
-        level = (
-            logging.WARNING if why.startswith("not compiled anew") else logging.INFO
-        )  # a stale one is nobody's intention
+        # a stale one is nobody's intention
+        level = logging.WARNING if why.startswith("not compiled anew") else logging.INFO
         log.log(level, "predictions take the slower way of the libraries: %s", why)
         return None
     return import_module("smgrid._native")
